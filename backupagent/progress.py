@@ -1,0 +1,123 @@
+"""What long work tells about itself while it runs: phase, bytes, totals.
+
+Workers call ``add``; whoever shows it reads ``snapshot``. No thread, no output here: the command line draws a
+``Progress`` on a terminal or writes log lines, a server exports it as metrics.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from backupagent.clock import SYSTEM_CLOCK, Clock
+
+
+@dataclass(frozen=True)
+class PhaseReport:
+    """One finished phase.
+
+    Attributes:
+        name: As in the JSON reports.
+        seconds: How long it took.
+        bytes: How many bytes of content it handled.
+    """
+
+    name: str
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ProgressView:
+    """One look at running work.
+
+    Attributes:
+        phase: Name of the running phase, empty before the first.
+        seconds: Since the phase began.
+        done: Bytes handled in this phase.
+        total: Bytes that this phase will handle, 0 when not known.
+        detail: What is being worked on, e.g. a snapshot's name.
+    """
+
+    phase: str
+    seconds: float
+    done: int
+    total: int
+    detail: str
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second since the phase began."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the phase ends at this rate, or None when that cannot be told."""
+        return (self.total - self.done) / self.rate if self.total and self.done and self.rate else None
+
+
+class Progress:
+    """Counts what is done. Thread-safe.
+
+    Args:
+        clock: Source of time.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._phase = ""
+        self._began_s = clock.monotonic_s()
+        self._started_s = self._began_s
+        self._done = 0
+        self._total = 0
+        self._detail = ""
+        self.phases: list[PhaseReport] = []
+
+    @contextmanager
+    def phase(self, name: str, total: int = 0) -> Iterator[None]:
+        """Run a block as a named phase and keep its figures in ``phases``.
+
+        Args:
+            name: As in the JSON reports.
+            total: Bytes that the phase will handle, 0 when not known.
+        """
+        with self._lock:
+            self._phase, self._began_s, self._done, self._total, self._detail = (
+                name,
+                self._clock.monotonic_s(),
+                0,
+                total,
+                "",
+            )
+        try:
+            yield
+        finally:
+            view = self.view()
+            self.phases.append(PhaseReport(name, view.seconds, view.done))
+
+    def add(self, size: int) -> None:
+        """Count handled bytes; negative when work is thrown away and done again."""
+        with self._lock:
+            self._done += size
+
+    def expect(self, total: int) -> None:
+        """Set how many bytes the running phase will handle."""
+        with self._lock:
+            self._total = total
+
+    def note(self, detail: str) -> None:
+        """Say what is being worked on."""
+        with self._lock:
+            self._detail = detail
+
+    def view(self) -> ProgressView:
+        """Look at the running phase."""
+        with self._lock:
+            seconds = self._clock.monotonic_s() - self._began_s
+            return ProgressView(self._phase, seconds, self._done, self._total, self._detail)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since this object was made."""
+        return self._clock.monotonic_s() - self._started_s
