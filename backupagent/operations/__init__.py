@@ -1,0 +1,1 @@
+"""What the program does, one module each; independent of each other and of any entry point."""

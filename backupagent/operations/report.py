@@ -1,0 +1,256 @@
+"""What an operation says when it has ended. The fields are those of the JSON documents of ``--output json``."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from backupagent.progress import PhaseReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Every report.
+
+    Attributes:
+        seconds: Whole run of the operation.
+        phases: Its phases in order.
+    """
+
+    seconds: float
+    phases: tuple[PhaseReport, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--output json`` prints, ready for a JSON encoder."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotReport(Report):
+    """One snapshot was taken, or none was needed.
+
+    Attributes:
+        name: Of the newest object written; None when a delta had nothing to hold.
+        names: Of all objects written: a large backlog becomes several deltas.
+        kind: ``Full`` or ``Incr``.
+        final: Whether it is marked final.
+        start_revision: First revision of a delta (of the first of several); 0 for a full.
+        last_revision: Last revision that the name promises.
+        events: Events in the deltas; 0 for a full.
+        note: Something the operator should know, e.g. why a full was taken instead of a delta; or empty.
+        manifest: The manifest's fields (of the newest object), None where unknown; they are merged into the JSON.
+    """
+
+    name: str | None
+    names: tuple[str, ...]
+    kind: str
+    final: bool
+    start_revision: int
+    last_revision: int
+    events: int
+    note: str
+    manifest: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report with the manifest's fields beside its own."""
+        own = asdict(self)
+        manifest = own.pop("manifest")
+        return manifest | own
+
+
+@dataclass(frozen=True)
+class ChainEnd:
+    """A chain in a report.
+
+    Attributes:
+        full: Name of its full.
+        last_revision: Last revision that can be restored from it.
+    """
+
+    full: str
+    last_revision: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyReport(Report):
+    """Snapshots were copied.
+
+    Attributes:
+        copied: Snapshots that were moved.
+        skipped: Snapshots that were proven to be the same at the target already.
+        bytes: Stored bytes that were uploaded.
+        bytes_reread: Bytes read again from the source although the target had their part already.
+        server_side_bytes: Bytes that the store copied by itself.
+        trailers_unchecked: Snapshots whose own sha256 was not checked.
+        newest_chain: The chain that the target can be restored from now.
+        given_up_revisions: First and last revision known to be lost by going on without a final snapshot.
+    """
+
+    copied: int
+    skipped: int
+    bytes: int
+    bytes_reread: int
+    server_side_bytes: int
+    trailers_unchecked: int
+    newest_chain: ChainEnd
+    given_up_revisions: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class LeaseCount:
+    """What became of leases.
+
+    Attributes:
+        kept: Leases of the full.
+        synthesized: Leases made anew because keys of deltas are attached to them.
+        guessed_ttl: Those of them whose time to live is not recorded and is ``--lease-ttl``.
+        dangling: Ids on keys without a lease.
+        stripped: Events whose lease id was removed.
+    """
+
+    kept: int
+    synthesized: int
+    guessed_ttl: int
+    dangling: int
+    stripped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreReport(Report):
+    """A data directory was made.
+
+    Attributes:
+        revision: Its last revision.
+        hash_kv: HashKV at that revision.
+        compact_revision: The compact revision that ``hash_kv`` belongs to.
+        events: Events that came from deltas.
+        matches_manifest: Whether the full's recorded HashKV was found again; None when none is recorded.
+        full: Name of the full.
+        deltas: How many deltas were read.
+        leases: What became of leases.
+        data_dirs: The directories that were made.
+        cluster_id: Of the new cluster, hex.
+    """
+
+    revision: int
+    hash_kv: int
+    compact_revision: int
+    events: int
+    matches_manifest: bool | None
+    full: str
+    deltas: int
+    leases: LeaseCount
+    data_dirs: tuple[str, ...]
+    cluster_id: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something is wrong with a store.
+
+    Attributes:
+        key: The object.
+        reason: Name of the error class.
+        detail: Its message.
+        hint: What to do about it.
+    """
+
+    key: str
+    reason: str
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class VerifiedChain:
+    """A chain that was checked.
+
+    Attributes:
+        full: Name of its full.
+        last_revision: Last revision that can be restored from it.
+        deltas: How many deltas it has.
+        ok: Whether every object of it is whole and no revision is missing.
+    """
+
+    full: str
+    last_revision: int
+    deltas: int
+    ok: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport(Report):
+    """A store was checked.
+
+    Attributes:
+        ok: Whether there is no problem.
+        problems: What is wrong, in the order of the chains.
+        chains: All chains, newest first.
+        checked: Objects that were read whole.
+        bytes: Their stored bytes.
+    """
+
+    ok: bool
+    problems: tuple[Problem, ...]
+    chains: tuple[VerifiedChain, ...]
+    checked: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ListedSnapshot:
+    """One line of a listing.
+
+    Attributes:
+        name: Of the object.
+        kind: ``Full`` or ``Incr``.
+        start_revision: 0 for a full.
+        last_revision: As named.
+        created: RFC 3339, UTC.
+        size: Stored bytes.
+        final: Whether it is marked final.
+        manifest: Whether it has a manifest.
+    """
+
+    name: str
+    kind: str
+    start_revision: int
+    last_revision: int
+    created: str
+    size: int
+    final: bool
+    manifest: bool
+
+
+@dataclass(frozen=True)
+class ListedChain:
+    """A chain in a listing.
+
+    Attributes:
+        full: Its base.
+        deltas: In order.
+        last_revision: Last revision that can be restored from it, i.e. before its first gap.
+        gaps: First and last missing revision of each hole.
+        size: Stored bytes in all.
+    """
+
+    full: ListedSnapshot
+    deltas: tuple[ListedSnapshot, ...]
+    last_revision: int
+    gaps: tuple[tuple[int, int], ...]
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListReport(Report):
+    """What lies in a store.
+
+    Attributes:
+        store: Its URI.
+        chains: Newest first.
+        orphans: Deltas that no full can carry.
+        unreadable: Keys among the snapshots whose name is none.
+    """
+
+    store: str
+    chains: tuple[ListedChain, ...]
+    orphans: tuple[ListedSnapshot, ...]
+    unreadable: tuple[str, ...]

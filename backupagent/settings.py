@@ -1,0 +1,188 @@
+"""What a user can decide: one frozen dataclass per command or theme.
+
+Flags, environment variables (``BACKUPAGENT_<OPTION>``) and help texts are derived from the fields; precedence is
+flag, then environment, then the default here. A new option is one new field.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from backupagent.units import MiB, parse_duration, parse_size
+
+
+class Secret(str):
+    """Text that never shows itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***" if self else "''"
+
+
+class OutputFormat(StrEnum):
+    """How a command reports: for people, or as one JSON document on stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class SnapshotChoice(StrEnum):
+    """Which snapshot to take."""
+
+    FULL = "full"
+    DELTA = "delta"
+
+
+class OnMissingFinal(StrEnum):
+    """What a copy does when no final snapshot appears in time."""
+
+    ERROR = "error"
+    COPY = "copy"
+
+
+class VerifyMode(StrEnum):
+    """How far a copy is checked before it becomes visible."""
+
+    TRANSFER = "transfer"
+    TRAILER = "trailer"
+    READ_BACK = "read-back"
+
+
+class LeasePolicy(StrEnum):
+    """What a restore does with leases that are first seen in deltas."""
+
+    SYNTHESIZE = "synthesize"
+    KEEP = "keep"
+    STRIP = "strip"
+
+
+def option(help_text: str, *, default: Any = ..., unit: str = "", flag: str = "", hidden: bool = False) -> Any:  # noqa: ANN401 - any field type
+    """Declare one option.
+
+    Args:
+        help_text: What it does and why the default is what it is; shown by ``--help``.
+        default: Its default; left out for a required option.
+        unit: ``size`` or ``duration``: how the text on the command line is read.
+        flag: Name on the command line when it is not the field's.
+        hidden: Leave it out of ``--help``.
+    """
+    metadata = {"help": help_text, "unit": unit, "flag": flag, "hidden": hidden}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+PARSERS = {"size": parse_size, "duration": parse_duration}
+"""How the text of an option with that unit is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSettings:
+    """How bytes move. Peak memory of a transfer is (workers + window) x part size."""
+
+    workers: int = option("requests in flight at once; more help on links with a long round trip", default=8)
+    window: int = option(
+        "parts that may wait for a slow one, since digests need order; memory is (workers + window) x part size",
+        default=4,
+    )
+    part_size: int = option("size of a part of a large object; S3 wants at least 5MiB", default=8 * MiB, unit="size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EtcdSettings:
+    """How to reach an etcd."""
+
+    endpoints: tuple[str, ...] = option(
+        "client URLs of the etcd, comma separated; the first that answers is used", default=("http://127.0.0.1:2379",)
+    )
+    cacert: Path | None = option("CA certificate (PEM) that the server's must be signed by", default=None)
+    cert: Path | None = option("client certificate (PEM)", default=None)
+    key: Path | None = option("key of the client certificate (PEM)", default=None)
+    user: str = option("user name, when authentication is on", default="")
+    password_file: Path | None = option("file that holds the user's password", default=None)
+    connect_timeout: float = option("how long to wait for an endpoint", default=30.0, unit="duration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotSettings(EtcdSettings, TransferSettings):
+    """One snapshot of a running etcd."""
+
+    store: str = option("URI of the store, e.g. s3://bucket/prefix or file:///dir")
+    kind: SnapshotChoice = option(
+        "full: the whole database; delta: every event since the newest snapshot",
+        default=SnapshotChoice.FULL,
+    )
+    final: bool = option("mark a full as the last one of this etcd: the caller has stopped all writers", default=False)
+    compression: str = option("gzip, zlib, zstd or none; the peer cannot read zstd", default="gzip")
+    hash_kv: bool = option("record the source's HashKV in a full's manifest; it is a scan on the server", default=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopySettings(TransferSettings):
+    """Snapshots from one store to another."""
+
+    source: str = option("URI of the store to copy from; needs List and Get only")
+    target: str = option("URI of the store to copy to")
+    newest_chain_only: bool = option("copy only the newest full and its deltas, no older history", default=False)
+    max_backups: int = option("copy at most this many fulls with their deltas, newest first; 0 is all", default=0)
+    max_backup_age: float = option("leave out fulls older than this; 0 is all", default=0.0, unit="duration")
+    wait_for_final: float = option(
+        "wait at most this long for a final snapshot to appear in the source; 0 does not wait",
+        default=0.0,
+        unit="duration",
+    )
+    on_missing_final: OnMissingFinal = option(
+        "when none appeared: error, or copy what is there and say which revisions that gives up",
+        default=OnMissingFinal.ERROR,
+    )
+    verify: VerifyMode = option(
+        "transfer: hash what passes; trailer: also check each snapshot's own sha256; read-back: also read the copy",
+        default=VerifyMode.TRAILER,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreSettings(TransferSettings):
+    """A data directory from a store."""
+
+    # A restore reads ahead only as far as it needs to keep writing; smaller parts keep its peak memory low.
+    workers: int = option("requests in flight at once", default=4)
+    window: int = option("parts read ahead of the one that is written", default=2)
+    part_size: int = option("size of a ranged read", default=4 * MiB, unit="size")
+    store: str = option("URI of the store to restore from")
+    data_dir: Path = option("directory to make; it must not exist, or be empty")
+    name: str = option("name of this member", default="default")
+    initial_cluster: str = option(
+        "all members as NAME=PEER_URL, comma separated", default="default=http://localhost:2380"
+    )
+    initial_cluster_token: str = option("token of the new cluster", default="etcd-cluster")
+    initial_advertise_peer_urls: str = option(
+        "this member's peer URLs, comma separated; the default is what --initial-cluster says", default=""
+    )
+    leases: LeasePolicy = option(
+        "leases first seen in deltas: synthesize makes them anew, keep leaves ids without a lease (the key stays"
+        " for ever), strip removes the ids as the peer does (HashKV then differs from the source)",
+        default=LeasePolicy.SYNTHESIZE,
+    )
+    lease_ttl: float = option(
+        "time to live of a synthesized lease whose granted one is not recorded", default=3600.0, unit="duration"
+    )
+    hash_compact_revision: int = option(
+        "print HashKV as if compacted at this revision; the default is the manifest's, else the database's", default=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListSettings:
+    """What lies in a store."""
+
+    store: str = option("URI of the store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings(TransferSettings):
+    """Whether a store's objects and chains are whole."""
+
+    workers: int = option("requests in flight at once", default=4)
+    store: str = option("URI of the store to check")
+    newest_chain_only: bool = option("check only the newest full and its deltas", default=False)
