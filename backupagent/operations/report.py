@@ -20,7 +20,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--output json`` prints, ready for a JSON encoder."""
-        return asdict(self)
+        document: dict[str, Any] = asdict(self)
+        return document
 
 
 @dataclass(frozen=True, kw_only=True)

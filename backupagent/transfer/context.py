@@ -1,0 +1,28 @@
+"""What every transfer needs from its caller."""
+
+from dataclasses import dataclass, field
+
+from backupagent.cancel import Cancel
+from backupagent.clock import SYSTEM_CLOCK, Clock
+from backupagent.progress import Progress
+from backupagent.settings import TransferSettings
+
+LOOK_S = 0.25
+"""How often somebody who waits for bytes looks whether the work was cancelled, seconds."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How to transfer, whom to tell, and when to stop.
+
+    Attributes:
+        settings: Workers, window and part size.
+        cancel: Looked at before every part.
+        progress: Counts bytes.
+        clock: Source of time.
+    """
+
+    settings: TransferSettings = field(default_factory=TransferSettings)
+    cancel: Cancel = field(default_factory=Cancel)
+    progress: Progress = field(default_factory=Progress)
+    clock: Clock = SYSTEM_CLOCK

@@ -1,0 +1,338 @@
+"""Objects from one store to another: one pool of part workers over all of them.
+
+Parts are taken in the order of the objects, but finish in any order; the digest of an object needs them in
+order. A part's buffer is free again when it was both uploaded and inspected, so a slow part holds up its
+object's digest, and the other workers only when the window is full of parts that wait behind it.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from backupagent import failpoints
+from backupagent.errors import BackupAgentError, IntegrityError, ObjectChanged, ObjectNotFound
+from backupagent.stores.base import ObjectInfo, ObjectStore
+from backupagent.transfer.buffers import BufferPool
+from backupagent.transfer.context import LOOK_S, Transfer
+from backupagent.transfer.crew import crew
+from backupagent.transfer.journal import UploadJournal
+from backupagent.transfer.plan import Part, fitting_part_size, plan_parts
+from backupagent.transfer.target import PartedObject, PartTarget
+
+
+class Inspector(Protocol):
+    """Looks at every byte of an object, in order, before the object becomes visible."""
+
+    def update(self, data: memoryview) -> None:
+        """Look at the next bytes; they are not kept.
+
+        Raises:
+            IntegrityError: the object must not be published.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Say that the object has ended.
+
+        Raises:
+            IntegrityError: the object must not be published.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CopyItem:
+    """An object to copy.
+
+    Attributes:
+        source_key: Its key in the source.
+        size: Its size as listed, bytes.
+        etag: The source's mark of the content; only this very content is copied.
+        target_key: Its key in the target.
+        inspector: Looks at the bytes on their way.
+        metadata: Of the object in the target.
+        journal_name: Under which an upload in parts is remembered.
+    """
+
+    source_key: str
+    size: int
+    etag: str
+    target_key: str
+    inspector: Inspector
+    metadata: Mapping[str, str]
+    journal_name: str
+
+
+@dataclass(frozen=True)
+class Copied:
+    """An object that was copied.
+
+    Attributes:
+        item: As it was asked for.
+        info: The object in the target.
+        reread: Bytes that were read although the target held their part from an earlier run.
+    """
+
+    item: CopyItem
+    info: ObjectInfo
+    reread: int
+
+
+@dataclass(frozen=True)
+class CopyOutcome:
+    """What became of all items.
+
+    Attributes:
+        copied: In the order of the items.
+        failed: Items whose content is not what it must be, with the reason; the others were copied.
+    """
+
+    copied: tuple[Copied, ...]
+    failed: tuple[tuple[CopyItem, BackupAgentError], ...]
+
+
+def copy_objects(
+    source: ObjectStore,
+    target: ObjectStore,
+    items: Sequence[CopyItem],
+    journal: UploadJournal,
+    transfer: Transfer,
+) -> CopyOutcome:
+    """Copy objects, the first ones first.
+
+    An object whose content is bad, or which is gone or replaced since it was listed, fails alone, and nothing
+    of it stays in the target. Any other error stops the whole copy; open uploads stay remembered in the
+    journal, and the next run goes on from their parts.
+
+    Args:
+        source: List and Get are enough.
+        target: Where the objects go.
+        items: In the order in which they are needed.
+        journal: Remembers uploads in parts.
+        transfer: Its progress counts bytes that the target has taken.
+
+    Returns:
+        What became of each item.
+
+    Raises:
+        BackupAgentError: the first error that is not about one object's content.
+        Cancelled: the token was set.
+    """
+    copy = _Copy(source, target, items, journal, transfer)
+    with crew(min(transfer.settings.workers, max(1, copy.part_count)), copy.work, copy.stop):
+        copy.wait()
+    return copy.outcome()
+
+
+@dataclass
+class _Slot:
+    """A part's buffer on its way: free when uploaded and inspected."""
+
+    buffer: bytearray
+    view: memoryview
+    holders: int = 2
+
+
+class _ObjectState:
+    """One object while it is copied; every field is guarded by ``lock``."""
+
+    def __init__(self, item: CopyItem, parts: tuple[Part, ...], target: PartTarget | None) -> None:
+        self.item = item
+        self.parts = parts
+        self.target = target
+        self.lock = threading.Lock()
+        self.inspected = 0
+        self.inspecting = False
+        self.waiting: dict[int, _Slot] = {}
+        self.open_parts = len(parts)
+        self.error: BackupAgentError | None = None
+        self.copied: Copied | None = None
+
+
+class _Copy:
+    def __init__(
+        self,
+        source: ObjectStore,
+        target: ObjectStore,
+        items: Sequence[CopyItem],
+        journal: UploadJournal,
+        transfer: Transfer,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._transfer = transfer
+        self._states = [self._plan(item, journal) for item in items]
+        self._tasks = [(state, part) for state in self._states for part in state.parts]
+        self.part_count = len(self._tasks)
+        largest = max((part.size for _state, part in self._tasks), default=0)
+        self._buffers = BufferPool(transfer.settings.workers + transfer.settings.window, largest)
+        self._order = threading.Lock()
+        self._next = 0
+        self._done = threading.Condition()
+        self._finished_parts = 0
+        self._fatal: BaseException | None = None
+
+    def _plan(self, item: CopyItem, journal: UploadJournal) -> _ObjectState:
+        wanted = self._transfer.settings.part_size
+        part_size = fitting_part_size(item.size, part_size=wanted, limits=self._target.limits)
+        parts = plan_parts(item.size, part_size)
+        if len(parts) == 1:
+            return _ObjectState(item, parts, None)
+        upload = PartTarget(
+            self._target,
+            PartedObject(item.target_key, part_size, item.metadata, item.journal_name),
+            journal,
+            self._transfer.clock,
+        )
+        return _ObjectState(item, parts, upload)
+
+    # ---- driven by copy_objects
+
+    def wait(self) -> None:
+        with self._done:
+            while not self._done.wait_for(self._ended, timeout=LOOK_S):
+                self._transfer.cancel.raise_if_set()
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _ended(self) -> bool:
+        return self._fatal is not None or self._finished_parts == self.part_count
+
+    def stop(self) -> None:
+        self._buffers.close()
+
+    def outcome(self) -> CopyOutcome:
+        return CopyOutcome(
+            tuple(state.copied for state in self._states if state.copied is not None),
+            tuple((state.item, state.error) for state in self._states if state.error is not None),
+        )
+
+    # ---- worker threads
+
+    def work(self) -> None:
+        while True:
+            # Buffer and part are taken together and in order: the part that a digest waits for always has one.
+            with self._order:
+                buffer = self._buffers.acquire()
+                if buffer is None or self._next == self.part_count:
+                    return
+                state, part = self._tasks[self._next]
+                self._next += 1
+            try:
+                self._transfer.cancel.raise_if_set()
+                self._move(state, part, buffer)
+            except IntegrityError as error:
+                self._fail_object(state, error)
+            except BaseException as error:  # noqa: BLE001 - raised again by wait()
+                self._fail_all(error)
+                return
+            with self._done:
+                self._finished_parts += 1
+                self._done.notify_all()
+
+    def _move(self, state: _ObjectState, part: Part, buffer: bytearray) -> None:
+        slot = _Slot(buffer, memoryview(buffer)[: part.size])
+        if state.error is not None:
+            self._let_go(slot, 2)
+            return
+        try:
+            if part.size:
+                self._source.read_into(state.item.source_key, slot.view, offset=part.offset, etag=state.item.etag)
+        except (ObjectNotFound, ObjectChanged) as error:
+            self._let_go(slot, 2)
+            self._fail_object(state, error)
+            return
+        except BaseException:
+            self._let_go(slot, 2)
+            raise
+        failpoints.hit("transfer.part")
+        if state.target is None:
+            self._put_whole(state, slot)
+            return
+        try:
+            self._inspect_in_order(state, part, slot)
+            state.target.write(part.number, slot.view)
+        finally:
+            self._let_go(slot, 1)
+        self._transfer.progress.add(part.size)
+        self._close_part(state, state.target)
+
+    def _put_whole(self, state: _ObjectState, slot: _Slot) -> None:
+        """A small object is inspected whole before the target sees any of it."""
+        try:
+            state.item.inspector.update(slot.view)
+            state.item.inspector.finish()
+            failpoints.hit("transfer.complete")
+            info = self._target.put(state.item.target_key, slot.view, metadata=state.item.metadata)
+        finally:
+            self._let_go(slot, 2)
+        self._transfer.progress.add(state.item.size)
+        self._publish(state, info, reread=0)
+
+    def _inspect_in_order(self, state: _ObjectState, part: Part, slot: _Slot) -> None:
+        """Queue the part; whoever finds nobody inspecting inspects every part that is due."""
+        with state.lock:
+            state.waiting[part.number] = slot
+            if state.inspecting:
+                return
+            state.inspecting = True
+        while True:
+            with state.lock:
+                due = state.waiting.pop(state.inspected + 1, None)
+                if due is None:
+                    state.inspecting = False
+                    return
+                state.inspected += 1
+            try:
+                if state.error is None:
+                    state.item.inspector.update(due.view)
+            except IntegrityError as error:
+                self._fail_object(state, error)
+            finally:
+                self._let_go(due, 1)
+
+    def _close_part(self, state: _ObjectState, upload: PartTarget) -> None:
+        """The last part to be uploaded makes the object visible.
+
+        Whoever inspects has not yet uploaded its own part; so when no part is left to upload, all are inspected.
+        """
+        with state.lock:
+            state.open_parts -= 1
+            if state.open_parts or state.error is not None:
+                return
+        state.item.inspector.finish()
+        failpoints.hit("transfer.complete")
+        self._publish(state, upload.complete(), reread=upload.reread)
+
+    def _publish(self, state: _ObjectState, info: ObjectInfo, *, reread: int) -> None:
+        state.copied = Copied(state.item, info, reread)
+
+    def _let_go(self, slot: _Slot, holders: int) -> None:
+        with self._done:
+            slot.holders -= holders
+            free = slot.holders == 0
+        if free:
+            slot.view.release()
+            self._buffers.release(slot.buffer)
+
+    # ---- errors
+
+    def _fail_object(self, state: _ObjectState, error: BackupAgentError) -> None:
+        with state.lock:
+            if state.error is not None:
+                return
+            state.error = error
+            target = state.target
+        if target is not None:
+            try:
+                target.abandon()
+            except BackupAgentError as second:
+                error.add_note(f"the upload stays open until the next run: {second}")
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._done:
+            if self._fatal is None:
+                self._fatal = error
+            self._done.notify_all()
+        self._buffers.close()

@@ -1,0 +1,131 @@
+"""Open uploads, remembered in the target so that the next run finds them.
+
+A store cannot tell which source an open upload belongs to, so it is written down before the first part and
+forgotten after the object is complete: one small JSON object for each upload. Losing an entry costs an
+abandoned upload, never data.
+"""
+
+import os
+import socket
+
+import msgspec
+
+from backupagent.errors import MalformedContent, ObjectNotFound
+from backupagent.stores.base import ObjectStore, Upload
+
+MAX_ENTRY_SIZE = 64 * 1024
+"""Bytes; an entry has a few hundred."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One open upload.
+
+    Attributes:
+        key: The object that it becomes.
+        upload: The store's name of the upload.
+        part_size: Bytes of every part but the last.
+        began_s: When it was begun, seconds since 1970.
+        host: Name of the machine that works on it.
+        pid: Process that works on it.
+    """
+
+    key: str
+    upload: str
+    part_size: int
+    began_s: float
+    host: str
+    pid: int
+
+
+class UploadJournal:
+    """Entries under one prefix of a store. Thread-safe.
+
+    Args:
+        store: The target.
+        prefix: Where the entries lie, ending with ``/``.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def remember(self, name: str, upload: Upload, *, now_s: float) -> None:
+        """Write an upload down.
+
+        Args:
+            name: Name of the entry, unique to what is uploaded.
+            upload: The upload.
+            now_s: Time of day, seconds since 1970.
+        """
+        entry = Entry(upload.key, upload.id, upload.part_size, now_s, socket.gethostname(), os.getpid())
+        self._store.put(self._key(name), msgspec.json.encode(entry))
+
+    def recall(self, name: str) -> Upload | None:
+        """Find an upload that an earlier run began; None when there is none, or the entry makes no sense."""
+        try:
+            size = self._store.stat(self._key(name)).size
+            entry = self._read(self._key(name), size)
+        except (ObjectNotFound, MalformedContent):
+            return None
+        return Upload(entry.key, entry.upload, entry.part_size)
+
+    def forget(self, name: str) -> None:
+        """Remove an entry; a missing one is fine."""
+        self._store.delete(self._key(name))
+
+    def abort_abandoned(self, *, now_s: float, older_than_s: float, stream_marker: str) -> int:
+        """Throw away streamed uploads whose process is gone.
+
+        Args:
+            now_s: Time of day, seconds since 1970.
+            older_than_s: An entry of another machine counts as abandoned at this age, since nobody can ask whether
+                its process lives.
+            stream_marker: Only entries whose name starts with it: an upload that was fed by a stream cannot be
+                taken up again, one that copies an object can.
+
+        Returns:
+            How many were thrown away.
+        """
+        aborted = 0
+        for info in list(self._store.list_objects(self._prefix + stream_marker)):
+            try:
+                entry = self._read(info.key, info.size)
+            except MalformedContent:
+                self._store.delete(info.key)
+                continue
+            if _abandoned(entry, now_s, older_than_s):
+                self._store.abort_upload(Upload(entry.key, entry.upload, entry.part_size))
+                self._store.delete(info.key)
+                aborted += 1
+        return aborted
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}{name}.json"
+
+    def _read(self, key: str, size: int) -> Entry:
+        if not 0 < size <= MAX_ENTRY_SIZE:
+            message = f"an upload journal entry of {size} bytes"
+            raise MalformedContent(message, key=key)
+        buffer = bytearray(size)
+        self._store.read_into(key, memoryview(buffer))
+        try:
+            return msgspec.json.decode(buffer, type=Entry)
+        except msgspec.MsgspecError as error:
+            message = f"not an upload journal entry: {error}"
+            raise MalformedContent(message, key=key) from error
+
+
+def _abandoned(entry: Entry, now_s: float, older_than_s: float) -> bool:
+    if entry.host == socket.gethostname() and entry.pid != os.getpid():
+        return not _alive(entry.pid)
+    return now_s - entry.began_s > older_than_s
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
