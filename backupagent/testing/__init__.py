@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: fakes, builders, and starting and stopping real servers."""

@@ -1,0 +1,10 @@
+// Command etcd-3.5 is a pinned etcd server for tests, benchmarks and the demo.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }

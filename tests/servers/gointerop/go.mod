@@ -1,0 +1,3 @@
+module backupagent/tests/servers/gointerop
+
+go 1.24
