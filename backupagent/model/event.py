@@ -79,6 +79,11 @@ def encode_event(event: Event) -> bytes:
     return _encoder.encode(event)
 
 
+def encode_events(events: list[Event]) -> bytes:
+    """Write events as they stand in a delta: separated by commas, without the brackets of the array."""
+    return _encoder.encode(events)[1:-1]
+
+
 def format_time(moment: datetime) -> str:
     """Write a time of day, UTC, as Go's RFC3339Nano: trailing zeros of the fraction are dropped."""
     text = moment.strftime("%Y-%m-%dT%H:%M:%S")

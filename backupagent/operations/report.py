@@ -52,9 +52,9 @@ class SnapshotReport(Report):
 
     def to_json(self) -> dict[str, Any]:
         """Return the report with the manifest's fields beside its own."""
-        own = asdict(self)
-        manifest = own.pop("manifest")
-        return manifest | own
+        document: dict[str, Any] = asdict(self)
+        del document["manifest"]
+        return self.manifest | document
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,12 @@ class LeaseCount:
         synthesized: Leases made anew because keys of deltas are attached to them.
         guessed_ttl: Those of them whose time to live is not recorded and is ``--lease-ttl``.
         dangling: Ids on keys without a lease.
-        stripped: Events whose lease id was removed.
     """
 
     kept: int
     synthesized: int
     guessed_ttl: int
     dangling: int
-    stripped: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ object's digest, and the other workers only when the window is full of parts tha
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from backupagent import failpoints
 from backupagent.errors import BackupAgentError, IntegrityError, ObjectChanged, ObjectNotFound
-from backupagent.stores.base import ObjectInfo, ObjectStore
+from backupagent.stores.base import NO_METADATA, ObjectInfo, ObjectStore
 from backupagent.transfer.buffers import BufferPool
 from backupagent.transfer.context import LOOK_S, Transfer
 from backupagent.transfer.crew import crew
@@ -51,7 +51,8 @@ class CopyItem:
         etag: The source's mark of the content; only this very content is copied.
         target_key: Its key in the target.
         inspector: Looks at the bytes on their way.
-        metadata: Of the object in the target.
+        metadata: Gives the metadata of the object in the target. Asked after the inspection of an object that fits
+            into one part; an object in parts gets none, since it must be begun before its content is known.
         journal_name: Under which an upload in parts is remembered.
     """
 
@@ -60,7 +61,7 @@ class CopyItem:
     etag: str
     target_key: str
     inspector: Inspector
-    metadata: Mapping[str, str]
+    metadata: Callable[[], Mapping[str, str]]
     journal_name: str
 
 
@@ -71,11 +72,13 @@ class Copied:
     Attributes:
         item: As it was asked for.
         info: The object in the target.
+        metadata: What it carries.
         reread: Bytes that were read although the target held their part from an earlier run.
     """
 
     item: CopyItem
     info: ObjectInfo
+    metadata: Mapping[str, str]
     reread: int
 
 
@@ -98,6 +101,8 @@ def copy_objects(
     items: Sequence[CopyItem],
     journal: UploadJournal,
     transfer: Transfer,
+    *,
+    published: Callable[[Copied], None] = lambda _copied: None,
 ) -> CopyOutcome:
     """Copy objects, the first ones first.
 
@@ -111,6 +116,7 @@ def copy_objects(
         items: In the order in which they are needed.
         journal: Remembers uploads in parts.
         transfer: Its progress counts bytes that the target has taken.
+        published: Called from a worker thread when an object has become visible.
 
     Returns:
         What became of each item.
@@ -119,28 +125,28 @@ def copy_objects(
         BackupAgentError: the first error that is not about one object's content.
         Cancelled: the token was set.
     """
-    copy = _Copy(source, target, items, journal, transfer)
-    with crew(min(transfer.settings.workers, max(1, copy.part_count)), copy.work, copy.stop):
+    copy = _Copy(source, target, items, journal, transfer, published)
+    with crew(min(transfer.settings.workers, max(1, copy.part_count)), copy.work, stop=copy.stop, fail=copy.fail):
         copy.wait()
     return copy.outcome()
 
 
 @dataclass
 class _Slot:
-    """A part's buffer on its way: free when uploaded and inspected."""
+    """A part's buffer on its way; free when nobody holds it any more."""
 
     buffer: bytearray
     view: memoryview
-    holders: int = 2
+    holders: int = 1
 
 
 class _ObjectState:
-    """One object while it is copied; every field is guarded by ``lock``."""
+    """One object while it is copied; ``lock`` guards every field that changes."""
 
-    def __init__(self, item: CopyItem, parts: tuple[Part, ...], target: PartTarget | None) -> None:
+    def __init__(self, item: CopyItem, parts: tuple[Part, ...], upload: PartTarget | None) -> None:
         self.item = item
         self.parts = parts
-        self.target = target
+        self.upload = upload
         self.lock = threading.Lock()
         self.inspected = 0
         self.inspecting = False
@@ -158,7 +164,9 @@ class _Copy:
         items: Sequence[CopyItem],
         journal: UploadJournal,
         transfer: Transfer,
+        published: Callable[[Copied], None],
     ) -> None:
+        self._published = published
         self._source = source
         self._target = target
         self._transfer = transfer
@@ -170,7 +178,7 @@ class _Copy:
         self._order = threading.Lock()
         self._next = 0
         self._done = threading.Condition()
-        self._finished_parts = 0
+        self._ended_parts = 0
         self._fatal: BaseException | None = None
 
     def _plan(self, item: CopyItem, journal: UploadJournal) -> _ObjectState:
@@ -181,7 +189,7 @@ class _Copy:
             return _ObjectState(item, parts, None)
         upload = PartTarget(
             self._target,
-            PartedObject(item.target_key, part_size, item.metadata, item.journal_name),
+            PartedObject(item.target_key, part_size, item.journal_name),
             journal,
             self._transfer.clock,
         )
@@ -193,13 +201,23 @@ class _Copy:
         with self._done:
             while not self._done.wait_for(self._ended, timeout=LOOK_S):
                 self._transfer.cancel.raise_if_set()
-        if self._fatal is not None:
-            raise self._fatal
+            error, self._fatal = self._fatal, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # else error and frame hold each other, and with them every buffer
 
     def _ended(self) -> bool:
-        return self._fatal is not None or self._finished_parts == self.part_count
+        return self._fatal is not None or self._ended_parts == self.part_count
 
     def stop(self) -> None:
+        self._buffers.close()
+
+    def fail(self, error: BaseException) -> None:
+        with self._done:
+            self._fatal = self._fatal or error
+            self._done.notify_all()
         self._buffers.close()
 
     def outcome(self) -> CopyOutcome:
@@ -211,68 +229,67 @@ class _Copy:
     # ---- worker threads
 
     def work(self) -> None:
-        while True:
-            # Buffer and part are taken together and in order: the part that a digest waits for always has one.
-            with self._order:
-                buffer = self._buffers.acquire()
-                if buffer is None or self._next == self.part_count:
-                    return
-                state, part = self._tasks[self._next]
-                self._next += 1
+        while (claim := self._claim()) is not None:
+            state, part, buffer = claim
+            self._transfer.cancel.raise_if_set()
             try:
-                self._transfer.cancel.raise_if_set()
                 self._move(state, part, buffer)
             except IntegrityError as error:
                 self._fail_object(state, error)
-            except BaseException as error:  # noqa: BLE001 - raised again by wait()
-                self._fail_all(error)
-                return
-            with self._done:
-                self._finished_parts += 1
-                self._done.notify_all()
+            self._end_part(state)
+
+    def _claim(self) -> tuple[_ObjectState, Part, bytearray] | None:
+        """Take a part and its buffer, together and in order: so the part that a digest waits for always has one."""
+        with self._order:
+            if self._next == self.part_count:
+                return None
+            buffer = self._buffers.acquire()
+            if buffer is None:
+                return None
+            state, part = self._tasks[self._next]
+            self._next += 1
+            return state, part, buffer
 
     def _move(self, state: _ObjectState, part: Part, buffer: bytearray) -> None:
         slot = _Slot(buffer, memoryview(buffer)[: part.size])
-        if state.error is not None:
-            self._let_go(slot, 2)
-            return
         try:
-            if part.size:
-                self._source.read_into(state.item.source_key, slot.view, offset=part.offset, etag=state.item.etag)
-        except (ObjectNotFound, ObjectChanged) as error:
-            self._let_go(slot, 2)
-            self._fail_object(state, error)
-            return
-        except BaseException:
-            self._let_go(slot, 2)
-            raise
-        failpoints.hit("transfer.part")
-        if state.target is None:
-            self._put_whole(state, slot)
-            return
-        try:
-            self._inspect_in_order(state, part, slot)
-            state.target.write(part.number, slot.view)
+            self._read(state, part, slot.view)
+            if state.error is not None:
+                return
+            failpoints.hit("transfer.part")
+            if state.upload is None:
+                self._put_whole(state, slot.view)
+            else:
+                self._inspect_in_order(state, part, slot)
+                state.upload.write(part.number, slot.view)
         finally:
-            self._let_go(slot, 1)
+            self._let_go(slot)
         self._transfer.progress.add(part.size)
-        self._close_part(state, state.target)
 
-    def _put_whole(self, state: _ObjectState, slot: _Slot) -> None:
-        """A small object is inspected whole before the target sees any of it."""
+    def _read(self, state: _ObjectState, part: Part, view: memoryview) -> None:
+        """Fill the buffer. The same errors from the target would not be about this object alone."""
+        if state.error is not None or not part.size:
+            return
         try:
-            state.item.inspector.update(slot.view)
-            state.item.inspector.finish()
-            failpoints.hit("transfer.complete")
-            info = self._target.put(state.item.target_key, slot.view, metadata=state.item.metadata)
-        finally:
-            self._let_go(slot, 2)
-        self._transfer.progress.add(state.item.size)
-        self._publish(state, info, reread=0)
+            self._source.read_into(state.item.source_key, view, offset=part.offset, etag=state.item.etag)
+        except (IntegrityError, ObjectNotFound, ObjectChanged) as error:
+            self._fail_object(state, error)
+
+    def _put_whole(self, state: _ObjectState, view: memoryview) -> None:
+        """A small object is inspected whole before the target sees any of it."""
+        state.item.inspector.update(view)
+        state.item.inspector.finish()
+        failpoints.hit("transfer.complete")
+        metadata = state.item.metadata()
+        info = self._target.put(state.item.target_key, view, metadata=metadata)
+        self._publish(state, Copied(state.item, info, metadata, reread=0))
 
     def _inspect_in_order(self, state: _ObjectState, part: Part, slot: _Slot) -> None:
         """Queue the part; whoever finds nobody inspecting inspects every part that is due."""
         with state.lock:
+            if state.error is not None:
+                return
+            slot.holders += 1
             state.waiting[part.number] = slot
             if state.inspecting:
                 return
@@ -285,54 +302,57 @@ class _Copy:
                     return
                 state.inspected += 1
             try:
-                if state.error is None:
-                    state.item.inspector.update(due.view)
-            except IntegrityError as error:
-                self._fail_object(state, error)
+                state.item.inspector.update(due.view)
             finally:
-                self._let_go(due, 1)
+                self._let_go(due)
 
-    def _close_part(self, state: _ObjectState, upload: PartTarget) -> None:
-        """The last part to be uploaded makes the object visible.
+    def _end_part(self, state: _ObjectState) -> None:
+        """The last part to end settles its object: visible, or thrown away.
 
-        Whoever inspects has not yet uploaded its own part; so when no part is left to upload, all are inspected.
+        Whoever inspects has not yet ended its own part; so when no part is left, all are inspected.
         """
         with state.lock:
             state.open_parts -= 1
-            if state.open_parts or state.error is not None:
-                return
-        state.item.inspector.finish()
-        failpoints.hit("transfer.complete")
-        self._publish(state, upload.complete(), reread=upload.reread)
-
-    def _publish(self, state: _ObjectState, info: ObjectInfo, *, reread: int) -> None:
-        state.copied = Copied(state.item, info, reread)
-
-    def _let_go(self, slot: _Slot, holders: int) -> None:
+            last = not state.open_parts
+        if last and state.upload is not None:
+            self._settle(state, state.upload)
         with self._done:
-            slot.holders -= holders
-            free = slot.holders == 0
+            self._ended_parts += 1
+            self._done.notify_all()
+
+    def _settle(self, state: _ObjectState, upload: PartTarget) -> None:
+        if state.error is None:
+            try:
+                state.item.inspector.finish()
+            except IntegrityError as error:
+                self._fail_object(state, error)
+        if state.error is None:
+            failpoints.hit("transfer.complete")
+            self._publish(state, Copied(state.item, upload.complete(), NO_METADATA, upload.reread))
+            return
+        try:
+            upload.abandon()
+        except BackupAgentError as second:
+            state.error.add_note(f"the upload stays open until the next run: {second}")
+
+    def _publish(self, state: _ObjectState, copied: Copied) -> None:
+        state.copied = copied
+        self._published(copied)
+
+    def _fail_object(self, state: _ObjectState, error: BackupAgentError) -> None:
+        """Give an object up; parts that wait for their inspection need none any more."""
+        with state.lock:
+            # Without its traceback: an error that is kept must not keep the buffers of its frames.
+            state.error = state.error or error.with_traceback(None)
+            waiting = list(state.waiting.values())
+            state.waiting.clear()
+        for slot in waiting:
+            self._let_go(slot)
+
+    def _let_go(self, slot: _Slot) -> None:
+        with self._done:
+            slot.holders -= 1
+            free = not slot.holders
         if free:
             slot.view.release()
             self._buffers.release(slot.buffer)
-
-    # ---- errors
-
-    def _fail_object(self, state: _ObjectState, error: BackupAgentError) -> None:
-        with state.lock:
-            if state.error is not None:
-                return
-            state.error = error
-            target = state.target
-        if target is not None:
-            try:
-                target.abandon()
-            except BackupAgentError as second:
-                error.add_note(f"the upload stays open until the next run: {second}")
-
-    def _fail_all(self, error: BaseException) -> None:
-        with self._done:
-            if self._fatal is None:
-                self._fatal = error
-            self._done.notify_all()
-        self._buffers.close()

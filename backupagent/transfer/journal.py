@@ -7,14 +7,19 @@ abandoned upload, never data.
 
 import os
 import socket
+from typing import Annotated
 
 import msgspec
 
-from backupagent.errors import MalformedContent, ObjectNotFound
+from backupagent.errors import IntegrityError, MalformedContent, ObjectNotFound, TruncatedObject
 from backupagent.stores.base import ObjectStore, Upload
+from backupagent.stores.keys import fault_of_key
 
 MAX_ENTRY_SIZE = 64 * 1024
 """Bytes; an entry has a few hundred."""
+
+MAX_PID = 2**22
+"""Largest process id. Source: PID_MAX_LIMIT in include/linux/threads.h of Linux 6.12."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -31,10 +36,10 @@ class Entry(msgspec.Struct, frozen=True):
 
     key: str
     upload: str
-    part_size: int
+    part_size: Annotated[int, msgspec.Meta(ge=1)]
     began_s: float
     host: str
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1, le=MAX_PID)]
 
 
 class UploadJournal:
@@ -65,7 +70,7 @@ class UploadJournal:
         try:
             size = self._store.stat(self._key(name)).size
             entry = self._read(self._key(name), size)
-        except (ObjectNotFound, MalformedContent):
+        except (ObjectNotFound, IntegrityError):
             return None
         return Upload(entry.key, entry.upload, entry.part_size)
 
@@ -78,8 +83,8 @@ class UploadJournal:
 
         Args:
             now_s: Time of day, seconds since 1970.
-            older_than_s: An entry of another machine counts as abandoned at this age, since nobody can ask whether
-                its process lives.
+            older_than_s: An entry counts as abandoned at this age even when its process may live: nobody can ask
+                another machine, and a process id may belong to somebody else by now.
             stream_marker: Only entries whose name starts with it: an upload that was fed by a stream cannot be
                 taken up again, one that copies an object can.
 
@@ -92,6 +97,8 @@ class UploadJournal:
                 entry = self._read(info.key, info.size)
             except MalformedContent:
                 self._store.delete(info.key)
+                continue
+            except (ObjectNotFound, TruncatedObject):  # its owner removed it, or wrote it anew
                 continue
             if _abandoned(entry, now_s, older_than_s):
                 self._store.abort_upload(Upload(entry.key, entry.upload, entry.part_size))
@@ -109,16 +116,19 @@ class UploadJournal:
         buffer = bytearray(size)
         self._store.read_into(key, memoryview(buffer))
         try:
-            return msgspec.json.decode(buffer, type=Entry)
+            entry = msgspec.json.decode(buffer, type=Entry)
         except msgspec.MsgspecError as error:
             message = f"not an upload journal entry: {error}"
             raise MalformedContent(message, key=key) from error
+        fault = fault_of_key(entry.key)
+        if fault:
+            raise MalformedContent(f"an upload journal entry for {entry.key!r}: {fault}", key=key)
+        return entry
 
 
 def _abandoned(entry: Entry, now_s: float, older_than_s: float) -> bool:
-    if entry.host == socket.gethostname() and entry.pid != os.getpid():
-        return not _alive(entry.pid)
-    return now_s - entry.began_s > older_than_s
+    dead = entry.host == socket.gethostname() and not _alive(entry.pid)
+    return dead or now_s - entry.began_s > older_than_s
 
 
 def _alive(pid: int) -> bool:
@@ -126,6 +136,6 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except PermissionError:  # there is one, of another user
         return True
     return True

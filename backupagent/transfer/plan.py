@@ -35,11 +35,10 @@ def fitting_part_size(size: int, *, part_size: int, limits: StoreLimits) -> int:
     Raises:
         ConfigError: the object is larger than the store takes.
     """
-    smallest = max(part_size, limits.min_part, -(-size // limits.max_parts))
-    if smallest > limits.max_part and size > limits.max_part * limits.max_parts:
+    if size > limits.max_part * limits.max_parts:
         message = f"an object of {size} bytes does not fit into {limits.max_parts} parts of {limits.max_part} bytes"
         raise ConfigError(message, hint="the store cannot hold it; choose another store")
-    return min(smallest, limits.max_part)
+    return min(max(part_size, limits.min_part, -(-size // limits.max_parts)), limits.max_part)
 
 
 def plan_parts(size: int, part_size: int) -> tuple[Part, ...]:

@@ -74,15 +74,16 @@ def read_objects(store: ObjectStore, items: Sequence[ReadItem], transfer: Transf
         for part in plan_parts(item.size, transfer.settings.part_size)
     ]
     fetcher = _Fetcher(store, items, tasks, transfer.settings)
-    with crew(min(transfer.settings.workers, max(1, len(tasks))), fetcher.work, fetcher.stop):
+    count = min(transfer.settings.workers, max(1, len(tasks)))
+    with crew(count, fetcher.work, stop=fetcher.stop, fail=fetcher.fail):
         for number, task in enumerate(tasks):
             transfer.cancel.raise_if_set()
             buffer = fetcher.wait_for(number, transfer.cancel)
             view = memoryview(buffer)[: task.part.size]
+            transfer.progress.add(task.part.size)
             yield Piece(task.index, view, task.last)
             view.release()
             fetcher.give_back(buffer)
-            transfer.progress.add(task.part.size)
 
 
 class _Fetcher:
@@ -105,10 +106,12 @@ class _Fetcher:
         while True:
             # Buffer and task are taken together and in order: the earliest unread part always has a buffer.
             with self._order:
-                buffer = self._buffers.acquire()
-                if buffer is None or self._next == len(self._tasks):
-                    return
                 number = self._next
+                if number == len(self._tasks):
+                    return
+                buffer = self._buffers.acquire()
+                if buffer is None:
+                    return
                 self._next += 1
             self._arrive(number, self._fetch(self._tasks[number], buffer))
 
@@ -132,12 +135,18 @@ class _Fetcher:
             while not self._arrival.wait_for(lambda: number in self._arrived, timeout=LOOK_S):
                 cancel.raise_if_set()
             what = self._arrived.pop(number)
-        if isinstance(what, BaseException):
+        if isinstance(what, bytearray):
+            return what
+        try:
             raise what
-        return what
+        finally:
+            del what  # else error and frame hold each other, and with them every buffer
 
     def give_back(self, buffer: bytearray) -> None:
         self._buffers.release(buffer)
 
     def stop(self) -> None:
         self._buffers.close()
+
+    def fail(self, error: BaseException) -> None:
+        self._arrive(self._next, error)  # a worker gets no further than the part that it would have taken

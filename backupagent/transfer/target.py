@@ -1,13 +1,12 @@
 """One object that arrives in parts, begun when its first part comes and taken up again after a kill."""
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from isal import isal_zlib
 
 from backupagent.clock import Clock
-from backupagent.errors import ObjectNotFound
+from backupagent.errors import BackupAgentError, ObjectNotFound
 from backupagent.stores.base import ObjectInfo, ObjectStore, PartTag, Upload
 from backupagent.transfer.journal import UploadJournal
 
@@ -19,24 +18,25 @@ class PartedObject:
     Attributes:
         key: Its key.
         part_size: Bytes of every part but the last.
-        metadata: Its metadata.
         journal_name: Name of its entry in the journal.
     """
 
     key: str
     part_size: int
-    metadata: Mapping[str, str]
     journal_name: str
 
 
 class PartTarget:
-    """Writes parts of one object from several threads.
+    """Writes parts of one object, several threads at a time.
 
     Args:
         store: The target.
         parted: The object.
         journal: Where the upload is remembered.
         clock: For the journal.
+
+    Attributes:
+        reread: Bytes of parts that the target held from an earlier run.
     """
 
     def __init__(self, store: ObjectStore, parted: PartedObject, journal: UploadJournal, clock: Clock) -> None:
@@ -46,7 +46,7 @@ class PartTarget:
         self._clock = clock
         self._lock = threading.Lock()
         self._upload: Upload | None = None
-        self._abandoned = False
+        self._failure: BaseException | None = None
         self._held: dict[int, PartTag] = {}
         self._tags: dict[int, PartTag] = {}
         self.reread = 0
@@ -59,55 +59,53 @@ class PartTarget:
             data: Its bytes.
         """
         upload = self._begin()
-        if upload is None:
-            return
         held = self._held.get(number)
-        same = (
-            held is not None
-            and held.size == len(data)
-            and held.crc32 is not None
-            and held.crc32 == isal_zlib.crc32(data)
-        )
-        try:
-            tag = held if held is not None and same else self._store.upload_part(upload, number, data)
-        except ObjectNotFound:
-            if self._abandoned:  # by another thread, while this part was on its way
-                return
-            raise
+        if held is not None and held.size == len(data) and held.crc32 == isal_zlib.crc32(data):
+            tag, reread = held, held.size
+        else:
+            tag, reread = self._store.upload_part(upload, number, data), 0
         with self._lock:
             self._tags[number] = tag
-            if same:
-                self.reread += len(data)
+            self.reread += reread
 
     def complete(self) -> ObjectInfo:
-        """Make the object visible and forget the upload."""
-        upload = self._begin()
-        assert upload is not None, "an abandoned object is not completed"  # noqa: S101 - the engine's own invariant
-        info = self._store.complete_upload(upload, [self._tags[number] for number in sorted(self._tags)])
+        """Make the object visible and forget the upload; called when every part was written."""
+        info = self._store.complete_upload(self._begin(), [self._tags[number] for number in sorted(self._tags)])
         self._journal.forget(self._parted.journal_name)
         return info
 
     def abandon(self) -> None:
-        """Throw away what was uploaded: the object must not come to be."""
-        with self._lock:
-            self._abandoned = True
-            upload, self._upload = self._upload, None
+        """Throw away what this run or an earlier one uploaded: the object must not come to be.
+
+        Called when no part is on its way any more: a store may keep one that lands after its upload was aborted.
+        """
+        upload = self._upload or self._recall()
         if upload is not None:
             self._store.abort_upload(upload)
             self._journal.forget(self._parted.journal_name)
 
-    def _begin(self) -> Upload | None:
-        """Return the open upload, taken up or begun by whoever comes first; None after it was abandoned."""
+    def _begin(self) -> Upload:
+        """Return the open upload, taken up or begun by whoever comes first."""
         with self._lock:
-            if self._upload is None and not self._abandoned:
-                self._upload = self._take_up() or self._begin_anew()
+            if self._failure is not None:  # the others who wait here do not try, and retry, one after the other
+                raise self._failure
+            if self._upload is None:
+                try:
+                    self._upload = self._take_up() or self._begin_anew()
+                except BaseException as error:
+                    self._failure = error
+                    raise
             return self._upload
 
-    def _take_up(self) -> Upload | None:
+    def _recall(self) -> Upload | None:
         upload = self._journal.recall(self._parted.journal_name)
+        return upload if upload is not None and upload.key == self._parted.key else None
+
+    def _take_up(self) -> Upload | None:
+        upload = self._recall()
         if upload is None:
             return None
-        if upload.key != self._parted.key or upload.part_size != self._parted.part_size:
+        if upload.part_size != self._parted.part_size:
             self._store.abort_upload(upload)
             return None
         try:
@@ -117,8 +115,13 @@ class PartTarget:
         return upload
 
     def _begin_anew(self) -> Upload:
-        upload = self._store.begin_upload(
-            self._parted.key, part_size=self._parted.part_size, metadata=self._parted.metadata
-        )
-        self._journal.remember(self._parted.journal_name, upload, now_s=self._clock.now().timestamp())
+        upload = self._store.begin_upload(self._parted.key, part_size=self._parted.part_size)
+        try:
+            self._journal.remember(self._parted.journal_name, upload, now_s=self._clock.now().timestamp())
+        except BaseException as error:
+            try:
+                self._store.abort_upload(upload)  # nobody would find it again
+            except BackupAgentError as second:
+                error.add_note(f"an upload of {upload.key} stays open: {second}")
+            raise
         return upload

@@ -31,7 +31,7 @@ class ObjectWriter:
         self._key = key
         self._metadata = metadata
         self._journal = journal
-        self._journal_name = STREAM_MARKER + hashlib.sha256(key.encode()).hexdigest()
+        self._journal_name = ""
         self._transfer = transfer
         settings = transfer.settings
         self._part_size = fitting_part_size(0, part_size=settings.part_size, limits=store.limits)
@@ -40,7 +40,7 @@ class ObjectWriter:
         self._filled = 0
         self._sha = hashlib.sha256()
         self._upload: Upload | None = None
-        self._queued: list[tuple[int, bytearray, int]] = []
+        self._queued: list[tuple[Upload, int, bytearray, int]] = []
         self._tags: list[PartTag] = []
         self._count = 0
         self._ended = False
@@ -59,14 +59,14 @@ class ObjectWriter:
         self._sha.update(view)
         self.size += len(view)
         while view:
+            if self._buffer is not None and self._filled == self._part_size:  # and more comes: it is not the last
+                self._send(self._buffer)
             if self._buffer is None:
                 self._buffer = self._acquire()
             taken = min(len(view), self._part_size - self._filled)
             self._buffer[self._filled : self._filled + taken] = view[:taken]
             self._filled += taken
             view = view[taken:]
-            if self._filled == self._part_size:
-                self._send()
 
     def complete(self, failpoint: str, metadata: Mapping[str, str] = NO_METADATA) -> ObjectInfo:
         """Make the object visible.
@@ -82,22 +82,22 @@ class ObjectWriter:
             BackupAgentError: an upload failed.
             Cancelled: the transfer's token was set.
         """
+        self._raise_error()
+        self._transfer.cancel.raise_if_set()
+        if self._ended:
+            raise ValueError("complete after the end")
         if self._upload is None:
             failpoints.hit(failpoint)
             with memoryview(self._buffer or b"") as view:
                 info = self._store.put(self._key, view[: self._filled], metadata=metadata or self._metadata)
             self._transfer.progress.add(self._filled)
-            return info
-        if self._filled:
-            self._send()
-        with self._changed:
-            while not self._changed.wait_for(lambda: self._error or len(self._tags) == self._count, timeout=LOOK_S):
-                self._transfer.cancel.raise_if_set()
-        self._raise_error()
-        failpoints.hit(failpoint)
-        info = self._store.complete_upload(self._upload, sorted(self._tags, key=lambda tag: tag.number))
-        self._journal.forget(self._journal_name)
-        self._upload = None
+        else:
+            self._finish_parts()
+            failpoints.hit(failpoint)
+            info = self._store.complete_upload(self._upload, sorted(self._tags, key=lambda tag: tag.number))
+            self._journal.forget(self._journal_name)
+            self._upload = None
+        self.end()
         return info
 
     @property
@@ -108,33 +108,49 @@ class ObjectWriter:
     # ---- the writing thread
 
     def _acquire(self) -> bytearray:
-        self._raise_error()
-        self._transfer.cancel.raise_if_set()
-        buffer = self._buffers.acquire()
-        if buffer is None:
+        while True:
             self._raise_error()
-            message = "write after the end"
-            raise ValueError(message)
-        return buffer
+            self._transfer.cancel.raise_if_set()
+            if self._ended:
+                raise ValueError("write after the end")
+            buffer = self._buffers.acquire(timeout_s=LOOK_S)
+            if buffer is not None:
+                return buffer
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _send(self) -> None:
+    def _send(self, buffer: bytearray) -> None:
         """Hand the filled buffer to the workers; begins the upload with the first part."""
-        assert self._buffer is not None, "only a filled buffer is sent"  # noqa: S101 - this class's own invariant
-        if self._upload is None:
-            self._upload = self._store.begin_upload(self._key, part_size=self._part_size, metadata=self._metadata)
-            self._journal.remember(self._journal_name, self._upload, now_s=self._transfer.clock.now().timestamp())
-        self._count += 1
-        if self._count > self._store.limits.max_parts:
-            message = f"the stream has more than {self._store.limits.max_parts} parts of {self._part_size} bytes"
+        limit = self._store.limits.max_parts
+        if self._count == limit:
+            message = f"the stream has more than {limit} parts of {self._part_size} bytes"
             raise ConfigError(message, hint="use a larger --part-size")
+        upload = self._upload or self._begin()
+        self._count += 1
         with self._changed:
-            self._queued.append((self._count, self._buffer, self._filled))
+            self._queued.append((upload, self._count, buffer, self._filled))
             self._buffer, self._filled = None, 0
             self._changed.notify_all()
+
+    def _begin(self) -> Upload:
+        upload = self._store.begin_upload(self._key, part_size=self._part_size, metadata=self._metadata)
+        # A name of its own: an entry that a killed run left for the same key is not lost.
+        identity = f"{self._key}\n{upload.id}"
+        self._journal_name = STREAM_MARKER + hashlib.sha256(identity.encode()).hexdigest()
+        self._upload = upload
+        self._journal.remember(self._journal_name, upload, now_s=self._transfer.clock.now().timestamp())
+        return upload
+
+    def _finish_parts(self) -> None:
+        """Send the last part and wait until the store has taken all of them."""
+        assert self._buffer is not None, "a part is sent only when more bytes have come"  # noqa: S101 - own invariant
+        self._send(self._buffer)
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._error or len(self._tags) == self._count, timeout=LOOK_S):
+                self._transfer.cancel.raise_if_set()
+        self._raise_error()
 
     def abort(self) -> None:
         """Throw away what was uploaded; harmless after ``complete``."""
@@ -147,6 +163,16 @@ class ObjectWriter:
         """Make the workers return."""
         with self._changed:
             self._ended = True
+            self._queued.clear()
+            self._buffer, self._filled = None, 0
+            self._changed.notify_all()
+        self._buffers.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the first error, for whoever writes the stream, and begin no more parts."""
+        with self._changed:
+            self._error = self._error or error
+            self._queued.clear()
             self._changed.notify_all()
         self._buffers.close()
 
@@ -157,28 +183,17 @@ class ObjectWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queued or self._ended)
-                if self._ended or self._upload is None:
+                if self._ended:
                     return
-                upload = self._upload
-                number, buffer, filled = self._queued.pop(0)
-            try:
-                failpoints.hit("transfer.part")
-                with memoryview(buffer) as view:
-                    tag = self._store.upload_part(upload, number, view[:filled])
-            except BaseException as error:  # noqa: BLE001 - raised again where the stream is written
-                self._fail(error)
-                return
+                upload, number, buffer, filled = self._queued.pop(0)
+            failpoints.hit("transfer.part")
+            with memoryview(buffer) as view:
+                tag = self._store.upload_part(upload, number, view[:filled])
             self._transfer.progress.add(filled)
             with self._changed:
                 self._tags.append(tag)
                 self._changed.notify_all()
             self._buffers.release(buffer)
-
-    def _fail(self, error: BaseException) -> None:
-        with self._changed:
-            self._error = self._error or error
-            self._changed.notify_all()
-        self._buffers.close()
 
 
 @contextmanager
@@ -201,7 +216,7 @@ def open_writer(
     """
     writer = ObjectWriter(store, key, metadata, journal, transfer)
     try:
-        with crew(transfer.settings.workers, writer.work, writer.end):
+        with crew(transfer.settings.workers, writer.work, stop=writer.end, fail=writer.fail):
             yield writer
     except BaseException as error:
         try:

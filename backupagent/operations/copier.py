@@ -1,0 +1,282 @@
+"""Snapshots from one store to another: discover, plan, transfer, verify, publish."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from backupagent import failpoints
+from backupagent.errors import BackupAgentError, ChecksumMismatch, FinalSnapshotMissing, PartialFailure
+from backupagent.model.chain import Chain, build_chains
+from backupagent.model.manifest import FORMAT, Manifest, SourceObject
+from backupagent.model.snapshot import StoredSnapshot, without_final
+from backupagent.model.trailer import TRAILER_SIZE
+from backupagent.operations.report import ChainEnd, CopyReport
+from backupagent.settings import CopySettings, OnMissingFinal, VerifyMode
+from backupagent.snapstore import Listing, SnapshotProof, SnapStore
+from backupagent.stores.base import NO_METADATA
+from backupagent.transfer.context import Transfer
+from backupagent.transfer.copying import Copied, CopyItem, CopyOutcome, copy_objects
+from backupagent.transfer.crew import map_ordered
+from backupagent.transfer.reading import ReadItem, read_objects
+
+POLL_S = 5.0
+"""How often the source is listed while waiting for a final snapshot, seconds."""
+
+NEWEST_FULLS = 4
+"""Among how many of the newest fulls a final one is looked for: an etcd that goes on after its final snapshot may
+write some more. Source: etcd-backup-restore pull request 1001."""
+
+
+UNKNOWN_REVISION = -1
+"""The end of a range that nobody can know."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One snapshot that is copied, or proven to be there."""
+
+    stored: StoredSnapshot
+    target_name: str
+    manifest: Manifest | None
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """A snapshot on its way, and the proof that grows while it passes."""
+
+    plan: _Planned
+    proof: SnapshotProof
+
+    def manifest(self) -> Manifest:
+        """Describe the copy: what the source's manifest says, what was seen, and where it came from."""
+        stored = self.plan.stored
+        known = self.plan.manifest or _from_name(stored)
+        changes: dict[str, Any] = {
+            "name": self.plan.target_name,
+            "final": False,
+            "final_at_source": stored.snapshot.final or known.final_at_source,
+            "source": SourceObject(stored.size, stored.etag),
+            "stored_bytes": stored.size,
+            "stored_sha256": self.proof.stored_sha256,
+        }
+        content = self.proof.content
+        if content is not None:
+            changes |= {"sha256": content.sha256, "bytes": content.size - TRAILER_SIZE}
+        return msgspec.structs.replace(known, **changes)
+
+
+class Copier:
+    """Copies snapshots; the source is only listed and read.
+
+    Args:
+        source: Where they are.
+        target: Where they go.
+        settings: What to copy and how to check it.
+        transfer: How to move bytes.
+    """
+
+    def __init__(self, source: SnapStore, target: SnapStore, settings: CopySettings, transfer: Transfer) -> None:
+        self._source = source
+        self._target = target
+        self._settings = settings
+        self._transfer = transfer
+        self._given_up: tuple[int, int] | None = None
+        self._passages: dict[str, _Passage] = {}
+
+    def run(self) -> CopyReport:
+        """Copy.
+
+        Raises:
+            EmptySource: the source has no full snapshot.
+            RevisionGap: the newest chain of the source has a hole.
+            FinalSnapshotMissing: none appeared in time.
+            PartialFailure: several snapshots are bad, for different reasons; the others were copied.
+            IntegrityError: a snapshot is bad; the others were copied.
+            StoreError: a store failed; run again to go on.
+            Cancelled: the transfer's token was set; run again to go on.
+        """
+        progress = self._transfer.progress
+        with progress.phase("discover"):
+            failpoints.hit("copy.discover")
+            listing = self._discover()
+            chains = self._choose(listing)
+        with progress.phase("plan"):
+            planned = self._plan(chains, listing)
+        todo = [plan for plan in planned if not plan.same]
+        with progress.phase("transfer", sum(plan.stored.size for plan in todo)):
+            items = [self._item(plan) for plan in todo]
+            outcome = copy_objects(
+                self._source.store,
+                self._target.store,
+                items,
+                self._target.journal,
+                self._transfer,
+                published=self._publish,
+            )
+        if self._settings.verify is VerifyMode.READ_BACK:
+            with progress.phase("verify", sum(copied.info.size for copied in outcome.copied)):
+                self._read_back(outcome.copied)
+        _raise_failures(outcome)
+        newest = chains[0]
+        return CopyReport(
+            copied=len(outcome.copied),
+            skipped=len(planned) - len(todo),
+            bytes=sum(copied.info.size - copied.reread for copied in outcome.copied),
+            bytes_reread=sum(copied.reread for copied in outcome.copied),
+            server_side_bytes=0,
+            trailers_unchecked=sum(not self._passages[item.target_key].proof.checked for item in items),
+            newest_chain=ChainEnd(without_final(newest.full.name), newest.last),
+            given_up_revisions=self._given_up,
+            seconds=progress.elapsed_s,
+            phases=tuple(progress.phases),
+        )
+
+    # ---- discover
+
+    def _discover(self) -> Listing:
+        """List the source, again and again while a final snapshot is waited for."""
+        clock = self._transfer.clock
+        deadline_s = clock.monotonic_s() + self._settings.wait_for_final
+        while True:
+            listing = self._source.list()
+            chains = build_chains(listing.snapshots)
+            if not self._settings.wait_for_final or any(c.full.snapshot.final for c in chains[:NEWEST_FULLS]):
+                return listing
+            if clock.monotonic_s() >= deadline_s:
+                self._give_up_final(chains)
+                return listing
+            self._transfer.progress.note("waiting for a final snapshot")
+            self._transfer.cancel.wait(min(POLL_S, max(0.0, deadline_s - clock.monotonic_s())))
+            self._transfer.cancel.raise_if_set()
+
+    def _give_up_final(self, chains: Sequence[Chain]) -> None:
+        newest = chains[0].snapshots[-1].name if chains else "none"
+        if self._settings.on_missing_final is OnMissingFinal.ERROR:
+            message = f"{self._source.display}: no final snapshot appeared; the newest snapshot is {newest}"
+            raise FinalSnapshotMissing(message)
+        if chains:
+            self._given_up = (chains[0].last + 1, UNKNOWN_REVISION)
+
+    def _choose(self, listing: Listing) -> tuple[Chain, ...]:
+        chains = build_chains(listing.snapshots)
+        if not chains:
+            raise self._source.empty(listing)
+        chains[0].require_contiguous()
+        if self._settings.newest_chain_only:
+            return chains[:1]
+        older = chains[1:]
+        if self._settings.max_backup_age:
+            oldest_s = self._transfer.clock.now().timestamp() - self._settings.max_backup_age
+            older = tuple(chain for chain in older if chain.full.snapshot.created_s >= oldest_s)
+        chosen = (chains[0], *older)
+        return chosen[: self._settings.max_backups] if self._settings.max_backups else chosen
+
+    # ---- plan
+
+    def _plan(self, chains: Sequence[Chain], listing: Listing) -> list[_Planned]:
+        """Pair every snapshot with what is known about it, newest chain first; find what is there already."""
+        there = self._target.list()
+        by_name = {stored.name: stored for stored in there.snapshots}
+        snapshots = [snapshot for chain in chains for snapshot in chain.snapshots]
+
+        def plan(stored: StoredSnapshot) -> _Planned:
+            name = without_final(stored.name)
+            manifest = self._source.manifest(stored, listing)
+            old = by_name.get(name)
+            same = old is not None and _same(stored, manifest, old, self._target.manifest(old, there))
+            return _Planned(stored, name, manifest, same)
+
+        workers = self._transfer.settings.workers
+        return map_ordered(plan, snapshots, workers=workers, cancel=self._transfer.cancel)
+
+    # ---- transfer
+
+    def _item(self, plan: _Planned) -> CopyItem:
+        stored = plan.stored
+        check = self._settings.verify is not VerifyMode.TRANSFER
+        passage = _Passage(plan, SnapshotProof(stored, plan.manifest, trailer=check))
+        key = self._target.layout.snapshot(plan.target_name)
+        self._passages[key] = passage
+
+        def metadata() -> Mapping[str, str]:
+            return NO_METADATA if stored.snapshot.is_full else self._target.metadata_for(passage.manifest())
+
+        return CopyItem(
+            source_key=stored.key,
+            size=stored.size,
+            etag=stored.etag,
+            target_key=key,
+            inspector=passage.proof,
+            metadata=metadata,
+            journal_name=_journal_name(self._source.display, stored),
+        )
+
+    def _publish(self, copied: Copied) -> None:
+        """Write the manifest of a copy that does not carry it."""
+        failpoints.hit("copy.publish")
+        if not copied.metadata:
+            self._target.save_manifest(self._passages[copied.item.target_key].manifest())
+
+    # ---- verify
+
+    def _read_back(self, copied: Sequence[Copied]) -> None:
+        """Read what the target holds now; remove what is not what was sent.
+
+        Raises:
+            ChecksumMismatch: names the first such object.
+        """
+        objects = [ReadItem(done.info.key, done.info.size, done.info.etag) for done in copied]
+        error: ChecksumMismatch | None = None
+        for index, pieces in groupby(
+            read_objects(self._target.store, objects, self._transfer), key=lambda piece: piece.index
+        ):
+            passage = self._passages[objects[index].key]
+            sha = hashlib.sha256()
+            for piece in pieces:
+                sha.update(piece.data)
+            if sha.hexdigest() != passage.proof.stored_sha256:
+                key = objects[index].key
+                self._target.store.delete(key)
+                self._target.store.delete(self._target.layout.manifest(passage.plan.target_name))
+                message = f"read back with sha256 {sha.hexdigest()}, sent with {passage.proof.stored_sha256}"
+                hint = "the target changed the object, which was removed again; check the target and copy once more"
+                error = error or ChecksumMismatch(message, key=key, hint=hint)
+        if error is not None:
+            raise error
+
+
+def _same(stored: StoredSnapshot, manifest: Manifest | None, old: StoredSnapshot, known: Manifest | None) -> bool:
+    """Whether the target is proven to hold this very object: by size and a digest or the source's etag."""
+    if known is None or old.size != stored.size or known.stored_bytes != stored.size:
+        return False
+    if manifest is not None and manifest.stored_sha256 is not None:
+        return manifest.stored_sha256 == known.stored_sha256
+    return bool(stored.etag) and known.source == SourceObject(stored.size, stored.etag)
+
+
+def _from_name(stored: StoredSnapshot) -> Manifest:
+    snapshot = stored.snapshot
+    return Manifest(
+        format=FORMAT, name=stored.name, kind=snapshot.kind.value, final=snapshot.final, start_revision=snapshot.start
+    )
+
+
+def _journal_name(source: str, stored: StoredSnapshot) -> str:
+    """Name an upload by what is copied, so that only a copy of the very same object goes on with it."""
+    identity = "\n".join((source, stored.key, str(stored.size), stored.etag))
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _raise_failures(outcome: CopyOutcome) -> None:
+    errors: list[BackupAgentError] = [error for _item, error in outcome.failed]
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    message = f"{len(errors)} of {len(errors) + len(outcome.copied)} snapshots were not copied"
+    raise PartialFailure(message, errors)

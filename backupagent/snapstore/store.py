@@ -1,0 +1,144 @@
+"""Snapshots by name: listing them, and reading and writing what is known about them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backupagent.errors import BackupAgentError, EmptySource, MalformedContent
+from backupagent.model.manifest import (
+    MAX_METADATA_SIZE,
+    METADATA_KEY,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+)
+from backupagent.model.snapshot import Snapshot, StoredSnapshot
+from backupagent.snapstore.layout import Layout
+from backupagent.stores.base import NO_METADATA, ObjectStore
+from backupagent.transfer.journal import UploadJournal
+
+MAX_MANIFEST_SIZE = 16 * 1024 * 1024
+"""Bytes; a manifest with 100,000 leases has about 3 MB. Bounds what a hostile bucket can make us read."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies among the snapshots.
+
+    Attributes:
+        snapshots: Everything whose name follows the grammar, in key order.
+        unreadable: Keys of everything else.
+        manifests: Names of the snapshots that have a manifest object.
+    """
+
+    snapshots: tuple[StoredSnapshot, ...]
+    unreadable: tuple[str, ...]
+    manifests: frozenset[str]
+
+
+class SnapStore:
+    """Snapshots in one store. Thread-safe as far as its store is.
+
+    Args:
+        store: The bucket.
+        prefix: What the URI names behind the bucket.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self.store = store
+        self.layout = Layout(prefix.strip("/"))
+
+    @property
+    def display(self) -> str:
+        """The store as shown to users."""
+        return self.store.display
+
+    @property
+    def journal(self) -> UploadJournal:
+        """Where open uploads to this store are remembered."""
+        return UploadJournal(self.store, self.layout.uploads)
+
+    def list(self) -> Listing:
+        """List snapshots and the names of manifests.
+
+        Keys deeper than a snapshot's are parts that some of the peer's providers leave; they are passed over.
+        """
+        snapshots: list[StoredSnapshot] = []
+        unreadable: list[str] = []
+        for info in self.store.list_objects(self.layout.snapshots):
+            name = info.key[len(self.layout.snapshots) :]
+            if "/" in name:
+                continue
+            try:
+                snapshots.append(StoredSnapshot(Snapshot.parse(name), info.key, info.size, info.etag))
+            except ValueError:
+                unreadable.append(info.key)
+        return Listing(tuple(snapshots), tuple(unreadable), self._manifest_names())
+
+    def _manifest_names(self) -> frozenset[str]:
+        start, suffix = self.layout.manifests, ".json"
+        names = (info.key[len(start) :] for info in self.store.list_objects(start))
+        return frozenset(name.removesuffix(suffix) for name in names if "/" not in name and name.endswith(suffix))
+
+    def empty(self, listing: Listing) -> EmptySource:
+        """Make the error for a store without a usable full, with what may have been meant instead."""
+        deltas = len(listing.snapshots)
+        reason = f"there are {deltas} delta snapshots but no full one" if deltas else "there is no snapshot"
+        return EmptySource(reason, key=f"{self.display} ({self.layout.snapshots})", hint=self._similar())
+
+    def _similar(self) -> str | None:
+        """Name a prefix that has snapshots and begins like ours: a typing error, or a sibling."""
+        try:
+            for info in self.store.list_objects(self.layout.prefix):
+                before, found, _name = info.key.rpartition("/v2/")
+                if found and before != self.layout.prefix:
+                    return f"there are snapshots under the prefix {before!r}; check the prefix in the URI"
+        except BackupAgentError:
+            return None
+        return None
+
+    def manifest(self, stored: StoredSnapshot, listing: Listing) -> Manifest | None:
+        """Read what is known about a snapshot.
+
+        Args:
+            stored: The snapshot.
+            listing: Of this store: tells which manifests there are, so that none is asked for in vain.
+
+        Returns:
+            Its manifest, or None for a snapshot of the peer.
+
+        Raises:
+            MalformedContent: there is one and it cannot be read.
+        """
+        if stored.name in listing.manifests:
+            key = self.layout.manifest(stored.name)
+            size = self.store.stat(key).size
+            if size > MAX_MANIFEST_SIZE:
+                message = f"a manifest of {size} bytes"
+                raise MalformedContent(message, key=key)
+            buffer = bytearray(size)
+            self.store.read_into(key, memoryview(buffer))
+            return decode_manifest(bytes(buffer), key)
+        if stored.snapshot.is_full or not self.store.features.metadata:
+            return None
+        return manifest_in(self.store.stat(stored.key).metadata, stored.key)
+
+    def metadata_for(self, manifest: Manifest) -> Mapping[str, str]:
+        """Return a manifest as metadata of its own object; empty when it must be an object of its own."""
+        if not self.store.features.metadata:
+            return NO_METADATA
+        text = encode_manifest(manifest)
+        return {METADATA_KEY: text.decode("ascii")} if len(text) <= MAX_METADATA_SIZE else NO_METADATA
+
+    def save_manifest(self, manifest: Manifest) -> None:
+        """Write a manifest as an object."""
+        self.store.put(self.layout.manifest(manifest.name), encode_manifest(manifest))
+
+
+def manifest_in(metadata: Mapping[str, str], key: str) -> Manifest | None:
+    """Read a manifest out of an object's metadata; None when it has none.
+
+    Raises:
+        MalformedContent: there is one and it cannot be read.
+    """
+    text = metadata.get(METADATA_KEY)
+    return None if text is None else decode_manifest(text.encode(), key)

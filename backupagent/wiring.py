@@ -1,0 +1,110 @@
+"""The only place where operations are put together: settings -> wrapped stores -> operations."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backupagent.cancel import Cancel
+from backupagent.clock import SYSTEM_CLOCK
+from backupagent.codecs import codec_named
+from backupagent.errors import ConfigError
+from backupagent.etcd import connection
+from backupagent.operations.report import CopyReport, ListReport, RestoreReport, SnapshotReport, VerifyReport
+from backupagent.progress import Progress
+from backupagent.settings import (
+    CopySettings,
+    EtcdSettings,
+    ListSettings,
+    RestoreSettings,
+    SnapshotSettings,
+    TransferSettings,
+    VerifySettings,
+)
+from backupagent.snapstore import SnapStore
+from backupagent.stores import open_store, parse_location
+from backupagent.stores.retrying import RetryingStore
+from backupagent.transfer.context import Transfer
+
+
+@contextmanager
+def open_snapstore(uri: str, cancel: Cancel) -> Iterator[SnapStore]:
+    """Open a store by its URI, with retries around it.
+
+    Raises:
+        ConfigError: the URI is wrong.
+        StoreError: the store cannot be opened.
+    """
+    location = parse_location(uri)
+    store = RetryingStore(open_store(location), clock=SYSTEM_CLOCK, rng=random.Random(), cancel=cancel)  # noqa: S311 - jitter
+    try:
+        yield SnapStore(store, location.prefix)
+    finally:
+        store.close()
+
+
+def run_snapshot(settings: SnapshotSettings, progress: Progress, cancel: Cancel) -> SnapshotReport:
+    """Take one snapshot; see ``Snapshotter.run``."""
+    from backupagent.etcd.client import EtcdClient  # noqa: PLC0415 - gRPC only where it is needed
+    from backupagent.operations.snapshotter import Snapshotter  # noqa: PLC0415
+
+    codec = codec_named(settings.compression)
+    with open_snapstore(settings.store, cancel) as snapstore, EtcdClient.open(_etcd(settings)) as client:
+        return Snapshotter(client, snapstore, codec, settings, _transfer(settings, progress, cancel)).run()
+
+
+def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> CopyReport:
+    """Copy snapshots; see ``Copier.run``."""
+    from backupagent.operations.copier import Copier  # noqa: PLC0415 - only the operation that runs is loaded
+
+    with open_snapstore(settings.source, cancel) as source, open_snapstore(settings.target, cancel) as target:
+        return Copier(source, target, settings, _transfer(settings, progress, cancel)).run()
+
+
+def run_restore(settings: RestoreSettings, progress: Progress, cancel: Cancel) -> RestoreReport:
+    """Make a data directory; see ``Restorer.run``."""
+    from backupagent.operations.restorer import Restorer  # noqa: PLC0415 - only the operation that runs is loaded
+
+    with open_snapstore(settings.store, cancel) as snapstore:
+        return Restorer(snapstore, settings, _transfer(settings, progress, cancel)).run()
+
+
+def run_list(settings: ListSettings, progress: Progress, cancel: Cancel) -> ListReport:
+    """List a store; see ``Lister.run``."""
+    from backupagent.operations.lister import Lister  # noqa: PLC0415 - only the operation that runs is loaded
+
+    with open_snapstore(settings.store, cancel) as snapstore:
+        return Lister(snapstore, progress).run()
+
+
+def run_verify(settings: VerifySettings, progress: Progress, cancel: Cancel) -> VerifyReport:
+    """Check a store; see ``Verifier.run``."""
+    from backupagent.operations.verifier import Verifier  # noqa: PLC0415 - only the operation that runs is loaded
+
+    with open_snapstore(settings.store, cancel) as snapstore:
+        return Verifier(snapstore, settings, _transfer(settings, progress, cancel)).run()
+
+
+def _etcd(settings: EtcdSettings) -> connection.EtcdSettings:
+    return connection.EtcdSettings(
+        endpoints=settings.endpoints,
+        ca_cert=settings.cacert,
+        cert=settings.cert,
+        key=settings.key,
+        username=settings.user,
+        password=_password(settings.password_file),
+        connect_timeout_s=settings.connect_timeout,
+    )
+
+
+def _password(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        return file.read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the password file {file}: {error}") from error
+
+
+def _transfer(settings: TransferSettings, progress: Progress, cancel: Cancel) -> Transfer:
+    return Transfer(settings, cancel, progress, SYSTEM_CLOCK)
