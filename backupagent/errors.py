@@ -322,6 +322,9 @@ class PartialFailure(BackupAgentError):
         message: What was attempted and how much of it failed.
         errors: Every error, in the order in which they occurred, at least one.
         hint: What the operator can do; by default the hint of the first error.
+
+    Attributes:
+        summary: The message without those of the errors.
     """
 
     exit_code = 40
@@ -330,6 +333,7 @@ class PartialFailure(BackupAgentError):
         super().__init__(
             "; ".join([message, *(str(error) for error in errors)]), hint=errors[0].hint if hint is None else hint
         )
+        self.summary = message
         self.errors = tuple(errors)
 
 

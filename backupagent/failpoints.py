@@ -78,7 +78,7 @@ def _action(text: str) -> Callable[[], None]:
     }
     if text in simple:
         return simple[text]
-    pause = re.fullmatch(r"pause\(([0-9.]+)\)", text)
+    pause = re.fullmatch(r"pause\(([0-9]+(?:\.[0-9]+)?)\)", text)
     if pause is None:
         message = f"{VARIABLE}: unknown action {text!r}"
         raise ConfigError(message)
@@ -101,14 +101,17 @@ def parse(text: str) -> dict[str, _Armed]:
     """Read the value of the environment variable.
 
     Raises:
-        ConfigError: a point or an action that does not exist.
+        ConfigError: a point or an action that does not exist, or a count that is none.
     """
     armed: dict[str, _Armed] = {}
     for item in filter(None, (piece.strip() for piece in text.split(";"))):
         name, _, rest = item.partition("=")
-        action, _, count = rest.partition("*")
+        action, counted, count = rest.partition("*")
         if name not in POINTS:
             message = f"{VARIABLE}: unknown failpoint {name!r}"
+            raise ConfigError(message)
+        if counted and not re.fullmatch("[1-9][0-9]*", count):
+            message = f"{VARIABLE}: {count!r} is no count of hits"
             raise ConfigError(message)
         armed[name] = _Armed(_action(action), int(count or 0))
     return armed

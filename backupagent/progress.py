@@ -32,11 +32,12 @@ class ProgressView:
     """One look at running work.
 
     Attributes:
-        phase: Name of the running phase, empty before the first.
+        phase: Name of the running phase, empty when none runs.
         seconds: Since the phase began.
         done: Bytes handled in this phase.
         total: Bytes that this phase will handle, 0 when not known.
         detail: What is being worked on, e.g. a snapshot's name.
+        finished: The phases that have ended before.
     """
 
     phase: str
@@ -44,6 +45,7 @@ class ProgressView:
     done: int
     total: int
     detail: str
+    finished: tuple[PhaseReport, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -94,7 +96,9 @@ class Progress:
             yield
         finally:
             view = self.view()
-            self.phases.append(PhaseReport(name, view.seconds, view.done))
+            with self._lock:
+                self.phases.append(PhaseReport(name, view.seconds, view.done))
+                self._phase = ""
 
     def add(self, size: int) -> None:
         """Count handled bytes; negative when work is thrown away and done again."""
@@ -112,10 +116,10 @@ class Progress:
             self._detail = detail
 
     def view(self) -> ProgressView:
-        """Look at the running phase."""
+        """Look at the running phase and those before it, at one moment."""
         with self._lock:
             seconds = self._clock.monotonic_s() - self._began_s
-            return ProgressView(self._phase, seconds, self._done, self._total, self._detail)
+            return ProgressView(self._phase, seconds, self._done, self._total, self._detail, tuple(self.phases))
 
     @property
     def elapsed_s(self) -> float:

@@ -58,7 +58,39 @@ class LeasePolicy(StrEnum):
     STRIP = "strip"
 
 
-def option(help_text: str, *, default: Any = ..., unit: str = "", flag: str = "", hidden: bool = False) -> Any:  # noqa: ANN401 - any field type
+class ProgressStyle(StrEnum):
+    """How running work shows itself on stderr."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    NONE = "none"
+
+
+class DemoStore(StrEnum):
+    """Where the demo keeps its buckets."""
+
+    DIR = "dir"
+    MINIO = "minio"
+
+
+class BenchKind(StrEnum):
+    """What is measured."""
+
+    RESTORE = "restore"
+    COPY = "copy"
+
+
+def option(  # noqa: PLR0913 - each one is a property of an option
+    help_text: str,
+    *,
+    default: Any = ...,  # noqa: ANN401 - any field type
+    unit: str = "",
+    flag: str = "",
+    metavar: str = "",
+    minimum: int | None = None,
+    positional: bool = False,
+    hidden: bool = False,
+) -> Any:  # noqa: ANN401 - any field type
     """Declare one option.
 
     Args:
@@ -66,9 +98,20 @@ def option(help_text: str, *, default: Any = ..., unit: str = "", flag: str = ""
         default: Its default; left out for a required option.
         unit: ``size`` or ``duration``: how the text on the command line is read.
         flag: Name on the command line when it is not the field's.
+        metavar: What stands for its value in ``--help`` when its type says too little.
+        minimum: The smallest value that the command line accepts.
+        positional: It is given by its place, without a flag.
         hidden: Leave it out of ``--help``.
     """
-    metadata = {"help": help_text, "unit": unit, "flag": flag, "hidden": hidden}
+    metadata = {
+        "help": help_text,
+        "unit": unit,
+        "flag": flag,
+        "metavar": metavar,
+        "minimum": minimum,
+        "positional": positional,
+        "hidden": hidden,
+    }
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
@@ -80,12 +123,15 @@ PARSERS = {"size": parse_size, "duration": parse_duration}
 class TransferSettings:
     """How bytes move. Peak memory of a transfer is (workers + window) x part size."""
 
-    workers: int = option("requests in flight at once; more help on links with a long round trip", default=8)
+    workers: int = option("requests in flight at once; more help on links with a long round trip", default=8, minimum=1)
     window: int = option(
         "parts that may wait for a slow one, since digests need order; memory is (workers + window) x part size",
         default=4,
+        minimum=1,
     )
-    part_size: int = option("size of a part of a large object; S3 wants at least 5MiB", default=8 * MiB, unit="size")
+    part_size: int = option(
+        "size of a part of a large object; S3 wants at least 5MiB", default=8 * MiB, unit="size", minimum=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +153,7 @@ class EtcdSettings:
 class SnapshotSettings(EtcdSettings, TransferSettings):
     """One snapshot of a running etcd."""
 
-    store: str = option("URI of the store, e.g. s3://bucket/prefix or file:///dir")
+    store: str = option("URI of the store, e.g. s3://bucket/prefix or file:///dir", metavar="URI")
     kind: SnapshotChoice = option(
         "full: the whole database; delta: every event since the newest snapshot",
         default=SnapshotChoice.FULL,
@@ -121,10 +167,12 @@ class SnapshotSettings(EtcdSettings, TransferSettings):
 class CopySettings(TransferSettings):
     """Snapshots from one store to another."""
 
-    source: str = option("URI of the store to copy from; needs List and Get only")
-    target: str = option("URI of the store to copy to")
+    source: str = option("URI of the store to copy from; needs List and Get only", metavar="URI")
+    target: str = option("URI of the store to copy to", metavar="URI")
     newest_chain_only: bool = option("copy only the newest full and its deltas, no older history", default=False)
-    max_backups: int = option("copy at most this many fulls with their deltas, newest first; 0 is all", default=0)
+    max_backups: int = option(
+        "copy at most this many fulls with their deltas, newest first; 0 is all", default=0, minimum=0
+    )
     max_backup_age: float = option("leave out fulls older than this; 0 is all", default=0.0, unit="duration")
     wait_for_final: float = option(
         "wait at most this long for a final snapshot to appear in the source; 0 does not wait",
@@ -146,10 +194,10 @@ class RestoreSettings(TransferSettings):
     """A data directory from a store."""
 
     # A restore reads ahead only as far as it needs to keep writing; smaller parts keep its peak memory low.
-    workers: int = option("requests in flight at once", default=4)
-    window: int = option("parts read ahead of the one that is written", default=2)
-    part_size: int = option("size of a ranged read", default=4 * MiB, unit="size")
-    store: str = option("URI of the store to restore from")
+    workers: int = option("requests in flight at once", default=4, minimum=1)
+    window: int = option("parts read ahead of the one that is written", default=2, minimum=1)
+    part_size: int = option("size of a ranged read", default=4 * MiB, unit="size", minimum=1)
+    store: str = option("URI of the store to restore from", metavar="URI")
     data_dir: Path = option("directory to make; it must not exist, or be empty")
     name: str = option("name of this member", default="default")
     initial_cluster: str = option(
@@ -168,7 +216,7 @@ class RestoreSettings(TransferSettings):
         "time to live of a synthesized lease whose granted one is not recorded", default=3600.0, unit="duration"
     )
     hash_compact_revision: int = option(
-        "print HashKV as if compacted at this revision; the default is the manifest's, else the database's", default=0
+        "print HashKV as if compacted at this revision; 0 takes the manifest's, else the database's", default=0
     )
 
 
@@ -176,13 +224,50 @@ class RestoreSettings(TransferSettings):
 class ListSettings:
     """What lies in a store."""
 
-    store: str = option("URI of the store")
+    store: str = option("URI of the store", metavar="URI")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifySettings(TransferSettings):
     """Whether a store's objects and chains are whole."""
 
-    workers: int = option("requests in flight at once", default=4)
-    store: str = option("URI of the store to check")
+    workers: int = option("requests in flight at once", default=4, minimum=1)
+    store: str = option("URI of the store to check", metavar="URI")
     newest_chain_only: bool = option("check only the newest full and its deltas", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportingSettings:
+    """How a command tells what it does and what it did."""
+
+    output: OutputFormat = option(
+        "text: a report for people; json: exactly one document on stdout, also when the command fails",
+        default=OutputFormat.TEXT,
+    )
+    progress: ProgressStyle = option(
+        "on stderr; auto: a display on a terminal, log lines otherwise; plain: log lines; none: silence",
+        default=ProgressStyle.AUTO,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """The main job on this machine."""
+
+    store: DemoStore = option(
+        "where the two buckets lie: dir, two directories; minio, two MinIO servers", default=DemoStore.DIR
+    )
+    objects: int = option("keys that the demo writes before its first snapshot", default=50_000, minimum=1)
+    keep: Path | None = option("keep buckets and data directories in this directory", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """Measured runs."""
+
+    kind: BenchKind = option("what to measure", positional=True)
+    only: str = option("run only the scenarios whose name matches this glob", default="*")
+    runs: int = option("how often each scenario is run; the median counts", default=5, minimum=1)
+    json: Path | None = option("write every run to this file as JSON", default=None)
+    check: bool = option("fail when a scenario misses its target", default=False)
+    quick: bool = option("run tiny scenarios instead, to see that the bench itself works", default=False)

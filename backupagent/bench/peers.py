@@ -1,0 +1,41 @@
+"""Other people's tools, one row for each thing that they do; they must be on PATH.
+
+Source of flags and variables: etcd-backup-restore, cmd/ and pkg/snapstore/ at debd95b.
+"""
+
+from backupagent.bench.contender import Contender
+
+_ETCDBRCTL_VERSION = r'Version: ([^"\s]+)'
+
+ETCDBRCTL_RESTORE = Contender(
+    name="etcdbrctl",
+    kind="restore",
+    program="etcdbrctl",
+    arguments=(
+        "restore", "--storage-provider=Local", "--store-container=.", "--data-dir={data_dir}",
+        "--restoration-temp-snapshots-dir={scratch}/restoration", "--snapstore-temp-directory={scratch}",
+    ),
+    # Its Local store lies under HOME/<container>/<prefix>/v2.
+    environment={"HOME": "{store_dir}"},
+    version_arguments=("-v",),
+    version_pattern=_ETCDBRCTL_VERSION,
+)  # fmt: skip
+
+ETCDBRCTL_COPY = Contender(
+    name="etcdbrctl",
+    kind="copy",
+    program="etcdbrctl",
+    arguments=(
+        "copy", "--snapstore-temp-directory={scratch}", "--source-snapstore-temp-directory={scratch}",
+        "--source-storage-provider=S3", "--source-store-container={source_bucket}", "--source-store-prefix={prefix}",
+        "--storage-provider=S3", "--store-container={target_bucket}", "--store-prefix={prefix}",
+    ),
+    # Folders with the files accessKeyID, secretAccessKey, region, endpoint and s3ForcePathStyle.
+    environment={
+        "HOME": "{scratch}",
+        "SOURCE_AWS_APPLICATION_CREDENTIALS": "{source_credentials}",
+        "AWS_APPLICATION_CREDENTIALS": "{target_credentials}",
+    },
+    version_arguments=("-v",),
+    version_pattern=_ETCDBRCTL_VERSION,
+)  # fmt: skip

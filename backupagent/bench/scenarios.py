@@ -1,0 +1,114 @@
+"""Every benchmark, as data: what is done to what, beside whom, and what is promised."""
+
+from dataclasses import dataclass
+
+from backupagent.bench.baselines import BOTO3_LOOP, COPY_AND_FSYNC
+from backupagent.bench.contender import OUR_COPY, OUR_RESTORE, Contender
+from backupagent.bench.peers import ETCDBRCTL_COPY, ETCDBRCTL_RESTORE
+from backupagent.bench.targets import Metric, Target
+from backupagent.testing.builders import Deltas, Full, RandomFull
+from backupagent.units import GiB, KiB, MiB
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One benchmark.
+
+    Attributes:
+        name: Unique; scenarios are chosen by it.
+        what: A key of ``stages.STAGES``.
+        full: The full of the chain that is worked on.
+        deltas: Its deltas.
+        contenders: Run in this order, again and again; the first one is ours.
+        targets: What is promised.
+    """
+
+    name: str
+    what: str
+    full: Full | RandomFull
+    deltas: Deltas
+    contenders: tuple[Contender, ...]
+    targets: tuple[Target, ...] = ()
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the scenarios that its targets compare it with."""
+        return frozenset(target.against for target in self.targets if target.metric is Metric.MEMORY_GROWTH)
+
+
+NO_CONTENT = 64 * KiB
+"""As a limit of bytes written to disk: none of the snapshots'. The kernel counts an updated access time as a block."""
+
+_SMALL_FULL = Full(values=1, value_size=16)
+_NO_DELTAS = Deltas(count=0, per_delta=0, value_size=0)
+_MIB_DELTAS = Deltas(count=100, per_delta=94, value_size=8 * KiB)
+"""One MiB of JSON each."""
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario(
+        name="restore-100k",
+        what="restore",
+        full=_SMALL_FULL,
+        deltas=Deltas(count=15, per_delta=6_667, value_size=KiB),
+        contenders=(OUR_RESTORE, ETCDBRCTL_RESTORE),
+        targets=(Target(Metric.EVENTS_PER_S, 60_000), Target(Metric.PEAK_MEMORY, 128 * MiB)),
+    ),
+    Scenario(
+        name="restore-1m",
+        what="restore",
+        full=_SMALL_FULL,
+        deltas=Deltas(count=150, per_delta=6_667, value_size=KiB),
+        contenders=(OUR_RESTORE,),
+        targets=(Target(Metric.MEMORY_GROWTH, 10 * MiB, against="restore-100k"),),
+    ),
+    Scenario(
+        name="restore-600mb",
+        what="restore",
+        full=Full(values=48_000, value_size=10 * KiB),
+        deltas=_NO_DELTAS,
+        contenders=(OUR_RESTORE, COPY_AND_FSYNC, ETCDBRCTL_RESTORE),
+        targets=(Target(Metric.WALL_RATIO, 5, against=COPY_AND_FSYNC.name), Target(Metric.PEAK_MEMORY, 128 * MiB)),
+    ),
+    Scenario(
+        name="copy-1gib",
+        what="copy",
+        full=RandomFull(size=GiB),
+        deltas=_MIB_DELTAS,
+        contenders=(OUR_COPY, ETCDBRCTL_COPY, BOTO3_LOOP),
+        targets=(
+            Target(Metric.WALL_RATIO, 0.75, against=ETCDBRCTL_COPY.name),
+            Target(Metric.WALL_RATIO, 0.75, against=BOTO3_LOOP.name),
+            Target(Metric.CPU_S, 3.2),
+            Target(Metric.PEAK_MEMORY, 256 * MiB),
+            Target(Metric.WRITTEN, NO_CONTENT),
+        ),
+    ),
+    Scenario(
+        name="copy-1gib-gzip",
+        what="copy",
+        full=RandomFull(size=GiB, codec="gzip"),
+        deltas=Deltas(count=100, per_delta=94, value_size=8 * KiB, codec="gzip"),
+        contenders=(OUR_COPY, ETCDBRCTL_COPY),
+        targets=(Target(Metric.PEAK_MEMORY, 256 * MiB), Target(Metric.WRITTEN, NO_CONTENT)),
+    ),
+)
+
+_TINY_DELTAS = Deltas(count=3, per_delta=20, value_size=100, keys=7)
+
+QUICK: tuple[Scenario, ...] = (
+    Scenario(
+        name="restore-quick",
+        what="restore",
+        full=_SMALL_FULL,
+        deltas=_TINY_DELTAS,
+        contenders=(OUR_RESTORE, COPY_AND_FSYNC, ETCDBRCTL_RESTORE),
+    ),
+    Scenario(
+        name="copy-quick",
+        what="copy",
+        full=RandomFull(size=MiB),
+        deltas=_TINY_DELTAS,
+        contenders=(OUR_COPY, BOTO3_LOOP, ETCDBRCTL_COPY),
+    ),
+)
+"""Too small to mean anything: they show that the harness runs."""

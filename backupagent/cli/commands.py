@@ -1,0 +1,174 @@
+"""The table of commands. A new command is one entry here, its settings, and a function in wiring."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from backupagent import settings
+from backupagent.cancel import Cancel
+from backupagent.cli import text
+from backupagent.cli.document import Document
+from backupagent.cli.failure import exit_code_of
+from backupagent.operations.report import Report
+from backupagent.progress import Progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to.
+
+    Attributes:
+        report: What it reports; None when it printed by itself.
+        exit_code: Exit status.
+    """
+
+    report: Report | None
+    exit_code: int = 0
+
+
+Runner = Callable[[Any, Progress, Cancel], Outcome]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: On the command line.
+        help: First sentence: what it does; the rest: what to know before using it.
+        example: A line to copy.
+        settings: Class of its settings, from which its options are derived.
+        run: Does it.
+        show: Makes its report readable; None when it prints by itself and so takes no reporting options.
+    """
+
+    name: str
+    help: str
+    example: str
+    settings: type
+    run: Runner
+    show: Callable[[Any], Document] | None
+
+    @property
+    def reports(self) -> bool:
+        """Whether it returns a report, and so takes the reporting options."""
+        return self.show is not None
+
+
+def _snapshot(options: settings.SnapshotSettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - stores and codecs, which a help page does not need
+
+    return Outcome(wiring.run_snapshot(options, progress, cancel))
+
+
+def _copy(options: settings.CopySettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - stores and codecs, which a help page does not need
+
+    return Outcome(wiring.run_copy(options, progress, cancel))
+
+
+def _restore(options: settings.RestoreSettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - stores and codecs, which a help page does not need
+
+    return Outcome(wiring.run_restore(options, progress, cancel))
+
+
+def _list(options: settings.ListSettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - as above
+
+    return Outcome(wiring.run_list(options, progress, cancel))
+
+
+def _verify(options: settings.VerifySettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - as above
+
+    report = wiring.run_verify(options, progress, cancel)
+    return Outcome(report, 0 if report.ok else exit_code_of(problem.reason for problem in report.problems))
+
+
+def _demo(options: settings.DemoSettings, _progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent.bench.demo import run_demo  # noqa: PLC0415 - servers and all operations
+
+    code = run_demo(store=options.store.value, objects=options.objects, keep=options.keep, cancel=cancel)
+    return Outcome(None, code)
+
+
+def _bench(options: settings.BenchSettings, _progress: Progress, _cancel: Cancel) -> Outcome:
+    from backupagent import bench  # noqa: PLC0415 - servers and all operations
+
+    code = bench.run(
+        options.kind.value, options.only, options.runs, options.json, check=options.check, quick=options.quick
+    )
+    return Outcome(None, code)
+
+
+_TABLE = (
+    Command(
+        name="snapshot",
+        help="Take a full or delta snapshot of a running etcd.\n\n"
+        "The bytes go straight from etcd into the store, hashed and compressed on their way; nothing touches the "
+        "disk. The object becomes visible when it is whole.",
+        example="backupagent snapshot --store s3://bucket/main --endpoints http://etcd:2379",
+        settings=settings.SnapshotSettings,
+        run=_snapshot,
+        show=text.snapshot,
+    ),
+    Command(
+        name="copy",
+        help="Copy snapshots to another store, of any provider.\n\n"
+        "The newest chain is moved first. What is already at the target is skipped when it is proven to be the same; "
+        "a copy that was killed goes on where it stopped when it is run again.",
+        example="backupagent copy --source s3://old/main --target gs://new/main",
+        settings=settings.CopySettings,
+        run=_copy,
+        show=text.copy,
+    ),
+    Command(
+        name="restore",
+        help="Make an etcd data directory from a store, and prove it.\n\n"
+        "The newest chain is read; no etcd runs meanwhile. The directory appears under its name when everything in it "
+        "is written and checked; the report gives its revision and HashKV.",
+        example="backupagent restore --store s3://bucket/main --data-dir /var/lib/etcd/new",
+        settings=settings.RestoreSettings,
+        run=_restore,
+        show=text.restore,
+    ),
+    Command(
+        name="list",
+        help="List a store's chains, with gaps and restorable revisions.\n\n"
+        "Only names are read. `verify` reads the contents.",
+        example="backupagent list --store file:///backups/main",
+        settings=settings.ListSettings,
+        run=_list,
+        show=text.listing,
+    ),
+    Command(
+        name="verify",
+        help="Read a store's snapshots and say which chains can be restored.\n\n"
+        "Ends with 0 when there is no problem, else with the exit code of the problem, or 40 when there are several "
+        "kinds.",
+        example="backupagent verify --store s3://bucket/main --newest-chain-only",
+        settings=settings.VerifySettings,
+        run=_verify,
+        show=text.verification,
+    ),
+    Command(
+        name="demo",
+        help="Snapshot, copy, restore and compare a real etcd on this machine.",
+        example="backupagent demo --store minio --keep /tmp/demo",
+        settings=settings.DemoSettings,
+        run=_demo,
+        show=None,
+    ),
+    Command(
+        name="bench",
+        help="Measure restores or copies, beside the peers that are on PATH.",
+        example="backupagent bench restore --runs 5 --json restore.json",
+        settings=settings.BenchSettings,
+        run=_bench,
+        show=None,
+    ),
+)
+
+COMMANDS = {command.name: command for command in _TABLE}
+"""Every command by its name, in the order of the help page."""

@@ -1,0 +1,235 @@
+"""The S3 store against a server that answers exactly the bytes a test wrote down."""
+
+import base64
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+
+from backupagent.errors import StoreError, StoreUnavailable, TruncatedObject
+from backupagent.stores.base import PartTag, Upload
+from backupagent.stores.s3 import S3Settings, S3Store, open_s3
+
+MiB = 1024 * 1024
+ETAG = b'ETag: "e"\r\nDate: Mon, 23 Nov 2026 17:42:40 GMT\r\n'
+
+
+class ScriptedServer:
+    """Answers the n-th request with the n-th canned answer, one request for each connection."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.answers: list[bytes] = []
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self) -> None:
+        while True:
+            connection, _ = self.listener.accept()
+            with connection:
+                stream = connection.makefile("rb")
+                first = stream.readline().decode().strip()
+                if not first:  # close() woke us
+                    return
+                headers = {}
+                while line := stream.readline().strip():
+                    name, _, value = line.decode().partition(":")
+                    headers[name.lower()] = value.strip()
+                self.requests.append((first, headers, stream.read(int(headers.get("content-length", 0)))))
+                connection.sendall(self.answers.pop(0))
+                stream.close()
+
+    def close(self) -> None:
+        socket.create_connection(self.listener.getsockname()).close()
+        self.thread.join(10)
+        self.listener.close()
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with closing(ScriptedServer()) as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def store(server: ScriptedServer) -> Iterator[S3Store]:
+    port = server.listener.getsockname()[1]
+    settings = S3Settings(
+        "bucket",
+        endpoint=f"http://127.0.0.1:{port}",
+        region="eu-1",
+        path_style=True,
+        access_key_id="AKIA",
+        secret_access_key="hunter2",
+    )
+    with closing(open_s3(settings)) as opened:
+        yield opened
+
+
+def answer(status: str, headers: bytes = b"", body: bytes = b"", length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {size}\r\n".encode()
+    return head + headers + b"\r\n" + body
+
+
+def partial(body: bytes, first: int = 0, *, total: int = 100, length: int | None = None) -> bytes:
+    last = first + (len(body) if length is None else length) - 1
+    return answer(
+        "206 Partial Content", ETAG + f"Content-Range: bytes {first}-{last}/{total}\r\n".encode(), body, length
+    )
+
+
+class TestRequests:
+    def test_a_put_is_one_request_with_a_crc_and_no_hash(self, store, server) -> None:
+        server.answers = [answer("200 OK", ETAG)]
+        info = store.put("v2/a b", b"content", if_absent=True, metadata={"name": "value"})
+        assert (info.etag, info.modified_s) == ('"e"', 1795455760)
+        ((line, headers, body),) = server.requests
+        assert line == "PUT /bucket/v2/a%20b HTTP/1.1"
+        assert body == b"content"
+        assert headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+        assert headers["x-amz-checksum-crc32"] == base64.b64encode(zlib.crc32(b"content").to_bytes(4, "big")).decode()
+        assert headers["if-none-match"] == "*"
+        assert headers["x-amz-meta-name"] == "value"
+        assert "transfer-encoding" not in headers
+        assert "expect" not in headers
+        assert "hunter2" not in str(headers)
+
+    def test_the_buffer_of_the_caller_goes_out_itself(self, store, server, monkeypatch: pytest.MonkeyPatch) -> None:
+        server.answers = [answer("200 OK", ETAG)]
+        buffer = bytearray(5 * MiB)
+        sent = []
+        original = socket.socket.sendall
+        monkeypatch.setattr(socket.socket, "sendall", lambda sock, data: (sent.append(data), original(sock, data))[1])
+        store.upload_part(Upload("a", "id", 5 * MiB), 1, memoryview(buffer))
+        bodies = [data for data in sent if len(data) == 5 * MiB]
+        assert len(bodies) == 1
+        assert bodies[0].obj is buffer
+
+    def test_a_read_asks_for_its_range_of_that_very_object(self, store, server) -> None:
+        server.answers = [partial(b"abc", 7)]
+        buffer = bytearray(3)
+        store.read_into("a", memoryview(buffer), offset=7, etag='"e"')
+        assert buffer == b"abc"
+        ((line, headers, _),) = server.requests
+        assert line == "GET /bucket/a HTTP/1.1"
+        assert (headers["range"], headers["if-match"]) == ("bytes=7-9", '"e"')
+
+    def test_complete_sends_what_the_store_told(self, store, server) -> None:
+        xml = b"<CompleteMultipartUploadResult><ETag>&quot;x-2&quot;</ETag></CompleteMultipartUploadResult>"
+        server.answers = [answer("200 OK", body=xml)]
+        upload = Upload("a", "id", 5)
+        info = store.complete_upload(upload, [PartTag(1, 5, '"one"', 7), PartTag(2, 3, '"two"')], if_absent=True)
+        assert (info.size, info.etag, info.modified_s) == (8, '"x-2"', 0)
+        ((line, headers, body),) = server.requests
+        assert line == "POST /bucket/a?uploadId=id HTTP/1.1"
+        assert headers["if-none-match"] == "*"
+        assert body.count(b"<ChecksumCRC32>AAAABw==</ChecksumCRC32>") == body.count(b"<ChecksumCRC32>") == 1
+
+    def test_no_secret_is_shown(self, store, server) -> None:
+        assert "hunter2" not in repr(S3Settings("b", access_key_id="AKIA", secret_access_key="hunter2"))
+        assert "AKIA" not in repr(S3Settings("b", access_key_id="AKIA", secret_access_key="hunter2"))
+        assert "hunter2" not in f"{store!r} {store.display}"
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            (partial(b"ab", total=2), TruncatedObject),
+            (partial(b"ab", length=4), StoreUnavailable),
+            (partial(b"abcd", 1), StoreError),
+            (answer("200 OK", ETAG, b"abcdefgh"), TruncatedObject),
+            (answer("503 Slow Down", b"Retry-After: 9\r\n"), StoreUnavailable),
+            (b"", StoreUnavailable),
+            (b"HTTP/1.1 ", StoreUnavailable),
+            (b"no HTTP at all\r\n\r\n", StoreUnavailable),
+        ],
+        ids=["short object", "cut", "other range", "range ignored", "busy", "closed", "half a line", "not HTTP"],
+    )
+    def test_wrong_answers_to_a_read(self, store, server, given: bytes, expected: type[Exception]) -> None:
+        server.answers = [given]
+        with pytest.raises(expected) as raised:
+            store.read_into("a", memoryview(bytearray(4)))
+        assert type(raised.value) is expected
+        assert len(server.requests) == 1, "the SDK must not repeat requests by itself"
+
+    def test_a_whole_object_may_come_without_a_range(self, store, server) -> None:
+        server.answers = [answer("200 OK", ETAG, b"abcd")]
+        buffer = bytearray(4)
+        store.read_into("a", memoryview(buffer))
+        assert buffer == b"abcd"
+
+    def test_retry_after_is_passed_on(self, store, server) -> None:
+        server.answers = [answer("503 Slow Down", b"Retry-After: 9\r\n", b"<Error><Code>SlowDown</Code></Error>")]
+        with pytest.raises(StoreUnavailable) as raised:
+            store.put("a", b"x")
+        assert raised.value.retry_after_s == 9
+        assert len(server.requests) == 1
+
+    def test_an_error_that_says_200_is_an_error(self, store, server) -> None:
+        server.answers = [answer("200 OK", body=b"<Error><Code>InternalError</Code><Message>m</Message></Error>")]
+        with pytest.raises(StoreUnavailable, match="InternalError"):
+            store.complete_upload(Upload("a", "id", 5), [PartTag(1, 5, '"one"')])
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda store: list(store.list_objects("")),
+            lambda store: store.stat("a"),
+            lambda store: store.delete("a"),
+            lambda store: store.begin_upload("a", part_size=5 * MiB),
+            lambda store: store.list_parts(Upload("a", "id", 5)),
+            lambda store: store.list_uploads(""),
+            lambda store: store.abort_upload(Upload("a", "id", 5)),
+            lambda store: store.upload_part(Upload("a", "id", 5), 1, b"x"),
+        ],
+    )
+    def test_a_closed_connection_is_one_failed_request(self, store, server, call: Callable[[S3Store], object]) -> None:
+        server.answers = [b""]
+        with pytest.raises(StoreUnavailable):
+            call(store)
+        assert len(server.requests) == 1
+
+    def test_folder_markers_are_not_listed(self, store, server) -> None:
+        entry = (
+            "<Contents><Key>{}</Key><LastModified>2026-11-23T00:00:00.000Z</LastModified>"
+            "<ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
+        )
+        names = ("dir/", "dir/a%20b", "dir//c", "/d")
+        xml = "<ListBucketResult><EncodingType>url</EncodingType>{}</ListBucketResult>"
+        server.answers = [answer("200 OK", body=xml.format("".join(map(entry.format, names))).encode())]
+        assert [info.key for info in store.list_objects("dir")] == ["dir/a b"]
+
+
+def test_settings_that_the_sdk_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    with pytest.raises(StoreError, match="InvalidRegionError"):
+        open_s3(S3Settings("b", region="no region"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    with pytest.raises(StoreError, match="missing"):
+        open_s3(S3Settings("b", region="r"))
+
+
+def test_nobody_listens() -> None:
+    settings = S3Settings(
+        "b", endpoint="http://127.0.0.1:1", region="r", path_style=True, access_key_id="a", secret_access_key="s"
+    )
+    with closing(open_s3(settings)) as store, pytest.raises(StoreUnavailable):
+        store.stat("a")
+
+
+def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    settings = S3Settings("b", endpoint="http://127.0.0.1:1", region="r")
+    with closing(open_s3(settings)) as store, pytest.raises(StoreError) as raised:
+        store.stat("a")
+    assert raised.value.reason == "AccessDenied"
+    assert "credentials" in raised.value.hint
