@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from backupagent.clock import SYSTEM_CLOCK, Clock
-from backupagent.errors import RevisionCompacted
+from backupagent.errors import EtcdError, RevisionCompacted
 from backupagent.etcd.client import EtcdClient
 from backupagent.etcd.rpc import rpc_pb2
 from backupagent.model.snapshot import SnapshotKind
@@ -179,13 +179,23 @@ def apply(client: EtcdClient, action: Action, *, clock: Clock = SYSTEM_CLOCK) ->
         case Write(operations):
             commit(client, operations)
         case Grant(lease, ttl_s):
-            etcd.call(etcd.leasestub.LeaseGrant, rpc_pb2.LeaseGrantRequest(ID=lease, TTL=ttl_s))
+            _grant(client, lease, ttl_s)
         case Revoke(lease):
             etcd.call(etcd.leasestub.LeaseRevoke, rpc_pb2.LeaseRevokeRequest(ID=lease))
         case AwaitExpiry(lease):
             _await_expiry(client, lease, clock)
         case Compact(behind):
             _compact(client, behind)
+
+
+def _grant(client: EtcdClient, lease: int, ttl_s: int) -> None:
+    etcd = client.etcd3
+    try:
+        etcd.call(etcd.leasestub.LeaseGrant, rpc_pb2.LeaseGrantRequest(ID=lease, TTL=ttl_s))
+    except EtcdError:
+        # After a restart a lease may be there that the file did not hold: the log was played again.
+        if lease not in client.leases():
+            raise
 
 
 def _await_expiry(client: EtcdClient, lease: int, clock: Clock) -> None:

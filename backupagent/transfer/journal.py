@@ -117,7 +117,7 @@ class UploadJournal:
         self._store.read_into(key, memoryview(buffer))
         try:
             entry = msgspec.json.decode(buffer, type=Entry)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # it passes the last two on
             message = f"not an upload journal entry: {error}"
             raise MalformedContent(message, key=key) from error
         fault = fault_of_key(entry.key)

@@ -108,7 +108,7 @@ def test_an_upload_of_another_key_is_left_alone() -> None:
     assert target.open_uploads() == ["copy/other"]
 
 
-@pytest.mark.parametrize("entry", [b"", b"nonsense", b"{}", b"[" * 70_000])
+@pytest.mark.parametrize("entry", [b"", b"nonsense", b"{}", b'{"key": "\xff"}', b"[" * 60_000, b"[" * 70_000])
 def test_an_entry_that_makes_no_sense_is_no_obstacle(entry: bytes) -> None:
     source, target = stores()
     target.put(f"{JOURNAL}name-0.json", entry)

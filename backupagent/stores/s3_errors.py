@@ -1,0 +1,124 @@
+"""Errors of boto3, botocore and urllib3 as errors of ours: the one place that knows their names."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import urllib3.exceptions
+from botocore import exceptions as sdk
+
+from backupagent.errors import (
+    AccessDenied,
+    BackupAgentError,
+    NoSpace,
+    ObjectChanged,
+    ObjectExists,
+    ObjectLocked,
+    ObjectNotFound,
+    StoreError,
+    StoreUnavailable,
+    TruncatedObject,
+)
+
+SDK_ERRORS = (sdk.BotoCoreError, sdk.ClientError, urllib3.exceptions.HTTPError, OSError)
+"""Everything that a call of the SDK is known to raise."""
+
+_BROKEN = (
+    sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, urllib3.exceptions.HTTPError, OSError
+)  # fmt: skip
+"""Failures of the network: no answer, or not the whole of it."""
+
+WRITES = frozenset({"put", "complete upload"})
+"""Calls for which a failed precondition means that the object is there."""
+
+# Source of the codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html and MinIO's
+# cmd/api-errors.go at the version that the tests run.
+_BY_CODE: Mapping[str, type[StoreError]] = {
+    **dict.fromkeys(
+        ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"), StoreError
+    ),
+    **dict.fromkeys(("NoSuchBucket", "NoSuchKey", "NoSuchUpload"), ObjectNotFound),
+    **dict.fromkeys(("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"), AccessDenied),
+    **dict.fromkeys(("BadDigest", "XAmzContentChecksumMismatch", "IncompleteBody", "RequestTimeout"), StoreUnavailable),
+    **dict.fromkeys(("OperationAborted", "SlowDown", "Throttling", "ThrottlingException"), StoreUnavailable),
+}
+"""The codes whose status does not tell what they mean."""
+
+_BY_STATUS: Mapping[int, type[StoreError]] = {
+    HTTPStatus.UNAUTHORIZED: AccessDenied,
+    HTTPStatus.FORBIDDEN: AccessDenied,
+    HTTPStatus.NOT_FOUND: ObjectNotFound,
+    HTTPStatus.TOO_MANY_REQUESTS: StoreUnavailable,
+}
+_LOCKED = ("object lock", "worm protected")
+"""AWS answers AccessDenied and MinIO InvalidRequest: only the words tell."""
+
+_REGION_HINT = "name the region of the bucket: ?region=REGION"
+_HINTS = {
+    "AuthorizationHeaderMalformed": _REGION_HINT,
+    "IllegalLocationConstraintException": _REGION_HINT,
+    "PermanentRedirect": _REGION_HINT,
+    "RequestTimeTooSkewed": "set the clock of this machine right: signatures hold for 15 minutes",
+}
+_TLS_HINT = "name the file with the certificates of the endpoint's CA in AWS_CA_BUNDLE"
+_CREDENTIALS_HINT = "give credentials: ?credentials=PATH, AWS_APPLICATION_CREDENTIALS, or as the AWS SDK finds them"
+
+
+def translate(error: Exception, op: str, key: str, store: str) -> BackupAgentError:
+    """Turn an error of the SDK into one of ours.
+
+    Args:
+        error: One of ``SDK_ERRORS``.
+        op: Name of the call; a failed precondition of one in ``WRITES`` means that the object is there.
+        key: Key of the object, or the prefix of a listing.
+        store: The store as shown to users.
+    """
+    if isinstance(error, sdk.ClientError):
+        return _translate_answer(error.response, op, key, store)
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, sdk.NoCredentialsError | sdk.PartialCredentialsError | sdk.CredentialRetrievalError):
+        return AccessDenied(reason, op=op, key=key, store=store, hint=_CREDENTIALS_HINT)
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return StoreError(reason, op=op, key=key, store=store, hint=_TLS_HINT)
+    if isinstance(error, _BROKEN):
+        return StoreUnavailable(reason, op=op, key=key, store=store)
+    if isinstance(error, sdk.UnseekableStreamError):
+        # The SDK just learned that the bucket is in another region, but cannot rewind the body of this request.
+        # It remembers the region: the next request goes there.
+        return StoreUnavailable("the bucket is in another region", op=op, key=key, store=store, hint=_REGION_HINT)
+    return StoreError(reason, op=op, key=key, store=store)
+
+
+def _translate_answer(answer: Any, op: str, key: str, store: str) -> BackupAgentError:  # noqa: ANN401 - parsed XML
+    code = str(answer.get("Error", {}).get("Code", ""))
+    message = str(answer.get("Error", {}).get("Message", ""))
+    metadata = answer.get("ResponseMetadata", {})
+    status = int(metadata.get("HTTPStatusCode", 0))
+    reason = f"{code}: {message}" if message else code or f"HTTP status {status}"
+    if status == HTTPStatus.INSUFFICIENT_STORAGE or code == "XMinioStorageFull":
+        return NoSpace(f"{op} {key!r} in {store}: {reason}", hint="free space in the store, then run the command again")
+    if code == "InvalidRange":
+        return TruncatedObject(f"{reason} ({store})", key=key)
+    return _class_of(code, message, status, op)(
+        reason,
+        op=op,
+        key=key,
+        store=store,
+        hint=_HINTS.get(code),
+        retry_after_s=_retry_after_s(metadata.get("HTTPHeaders", {})),
+    )
+
+
+def _class_of(code: str, message: str, status: int, op: str) -> type[StoreError]:
+    if any(words in message.lower() for words in _LOCKED):
+        return ObjectLocked
+    if code == "ConditionalRequestConflict" or status == HTTPStatus.PRECONDITION_FAILED:
+        return ObjectExists if op in WRITES else ObjectChanged
+    failed_there = StoreUnavailable if status >= HTTPStatus.INTERNAL_SERVER_ERROR else StoreError
+    return _BY_CODE.get(code) or _BY_STATUS.get(status) or failed_there
+
+
+def _retry_after_s(headers: Any) -> float | None:  # noqa: ANN401 - as the SDK gives it
+    """Read Retry-After in seconds; its other form, a date, would need both clocks to agree."""
+    text = str(headers.get("retry-after", ""))
+    return float(text) if text.isascii() and text.isdigit() else None

@@ -1,0 +1,77 @@
+"""Every store that must keep the contract: name -> how to open an empty one. A new provider adds one line."""
+
+import contextlib
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from backupagent.clock import FakeClock
+from backupagent.stores.base import ObjectStore
+from backupagent.stores.local import LocalStore
+from backupagent.stores.memory import MemoryStore
+from backupagent.stores.retrying import RetryingStore
+from backupagent.stores.s3 import S3Settings, open_s3
+from backupagent.testing.faulty import FaultyStore
+from backupagent.testing.servers import MinioServer
+
+_serial = itertools.count(1)
+
+
+@contextlib.contextmanager
+def _memory(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    yield MemoryStore()
+
+
+@contextlib.contextmanager
+def _local(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    root = request.getfixturevalue("tmp_path") / f"bucket-{next(_serial)}"
+    root.mkdir()
+    yield LocalStore(root)
+
+
+@contextlib.contextmanager
+def _faulty(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    yield FaultyStore(MemoryStore())
+
+
+@contextlib.contextmanager
+def _retrying(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    yield RetryingStore(MemoryStore(), clock=FakeClock(), rng=random.Random(1))
+
+
+@contextlib.contextmanager
+def _minio(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    server: MinioServer = request.getfixturevalue("minio")
+    bucket = f"bucket-{next(_serial)}"
+    server.make_bucket(bucket)
+    store = open_s3(s3_settings(server, bucket))
+    with contextlib.closing(store):
+        yield store
+
+
+def s3_settings(server: MinioServer, bucket: str) -> S3Settings:
+    return S3Settings(
+        bucket,
+        endpoint=server.endpoint_url,
+        region=server.REGION,
+        path_style=True,
+        access_key_id=server.access_key,
+        secret_access_key=server.secret_key,
+    )
+
+
+SERVERS = {"minio"}
+"""Those that need a real server."""
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[ObjectStore]]] = {
+    "memory": _memory,
+    "local": _local,
+    "faulty-memory": _faulty,
+    "retrying-memory": _retrying,
+    "minio": _minio,
+}
+
+PARAMS = [pytest.param(name, marks=pytest.mark.servers if name in SERVERS else ()) for name in STORES]
