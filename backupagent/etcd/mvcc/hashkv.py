@@ -15,6 +15,7 @@ from backupagent.etcd.boltfile.leaf import LeafArea
 from backupagent.etcd.boltfile.reader import BoltReader
 from backupagent.etcd.boltfile.tree import Tree, root_bucket
 from backupagent.etcd.mvcc.crc32c import extend
+from backupagent.etcd.mvcc.keyset import HashSet
 from backupagent.etcd.mvcc.keyvalue import user_key
 from backupagent.etcd.mvcc.meta import named_bucket, read_state
 from backupagent.etcd.mvcc.revision import KEY_BUCKET, TOMBSTONE_SIZE, encode_main
@@ -48,8 +49,9 @@ def hash_kv(
     """Compute the HashKV of a database.
 
     What has to be remembered for the rule of compaction is a 64-bit hash for each key that changed since the file's
-    own last finished compaction: about 64 bytes each. Two of a million keys share a hash with a probability of 3e-8;
-    then the result is wrong, and right when it is computed again, because the hash is seeded for each process.
+    own last finished compaction: at most about 20 MiB, and 10 bytes for each key. Two of a million keys share a hash
+    with a probability of 3e-8; then the result is wrong, and right when it is computed again, because the hash is
+    seeded for each process.
 
     Args:
         reader: The file.
@@ -103,7 +105,7 @@ class _Rule:
         self._compacted = encode_main(max(compacted, 0))
         self._all_count_from = encode_main(max(compacted, 0) + 1)
         self._compaction_finished = encode_main(max(finished, 0) + 1)
-        self._changed: set[int] = set()
+        self._changed = HashSet()
         self._is_alive = bytearray()  # of elements between finished and asked-for compaction; the first one last
         self._anything_alive = False
 
@@ -115,11 +117,13 @@ class _Rule:
                 if not self._compaction_finished <= key < self._end:
                     continue
                 mark = hash(user_key(area.data, start, end, where))
-                alive = mark not in changed and len(key) != TOMBSTONE_SIZE
+                is_newest = mark not in changed
+                alive = is_newest and len(key) != TOMBSTONE_SIZE
                 self._anything_alive |= alive
                 if key < self._all_count_from:
                     self._is_alive.append(alive)
-                changed.add(mark)
+                if is_newest:
+                    changed.add(mark)
         # Nearly always the first key of the rest is alive.
         self._anything_alive = self._anything_alive or any(
             self._survives(key, area.data, start, end)
@@ -134,9 +138,11 @@ class _Rule:
         last = area.last_key
         if area.first_key >= self._all_count_from and last < self._end:
             return area.element_count, area.data
-        if last < self._compaction_finished and not self._changed and not area.has_key_size(TOMBSTONE_SIZE):
-            return area.element_count, area.data
         data = area.data
+        if last < self._compaction_finished and not area.has_key_size(TOMBSTONE_SIZE):
+            marks = [hash(user_key(data, start, end, self._where)) for _, start, end in area.spans()]
+            if self._changed.is_disjoint(marks):
+                return area.element_count, data
         spans = [span for span in area.spans() if self._counts(span[0], data, span[1], span[2])]
         if len(spans) == area.element_count:
             return len(spans), data

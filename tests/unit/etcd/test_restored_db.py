@@ -187,6 +187,30 @@ def test_bytes_behind_the_last_page_are_cut_off(make_etcd_db: MakeDb) -> None:
     assert path.stat().st_size == size
 
 
+def test_pages_are_safe_on_disk_before_the_metas_name_them(
+    make_etcd_db: MakeDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_etcd_db([])
+    calls: list[str] = []
+
+    def record(name: str) -> None:
+        real = getattr(os, name)
+
+        def called(*args: object) -> object:
+            calls.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(os, name, called)
+
+    for name in ("pwritev", "pwrite", "fsync"):
+        record(name)
+    with RestoredDb.open(path) as db:
+        append(db, [put(2)])
+        db.finish(CLUSTER, leases={})
+
+    assert calls == ["pwritev", "pwritev", "fsync", "pwrite", "pwrite", "fsync"]
+
+
 def test_until_the_end_the_file_is_the_base(make_etcd_db: MakeDb) -> None:
     path = make_etcd_db(stored([put(2)]))
     before = path.read_bytes()

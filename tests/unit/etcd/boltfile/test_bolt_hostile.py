@@ -148,6 +148,83 @@ def test_overflow_beyond_the_file_is_refused(tmp_path: Path, many_leaves: Path) 
         content_of(changed)
 
 
+def first_leaf(path: Path) -> int:
+    data, root = path.read_bytes(), root_branch(path)
+    return int(struct.unpack_from("<Q", data, root * 4096 + 16 + 8)[0])
+
+
+def areas_of(path: Path) -> int:
+    with BoltReader(path) as reader:
+        element = root_bucket(reader).get(b"b")
+        assert element
+        return len(list(bucket(reader, element.value).areas()))
+
+
+def test_a_run_of_pages_too_large_for_memory_is_refused(
+    tmp_path: Path, many_leaves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = patched(many_leaves, tmp_path, first_leaf(many_leaves) * 4096 + 12, struct.pack("<I", 3))
+    monkeypatch.setattr("backupagent.etcd.boltfile.reader.MAX_RUN_SIZE", 3 * 4096)
+
+    with pytest.raises(MalformedContent, match="states 3 overflow pages"):
+        content_of(changed)
+
+
+def test_a_page_with_the_id_of_another_is_refused(tmp_path: Path, many_leaves: Path) -> None:
+    pgid = first_leaf(many_leaves)
+    changed = patched(many_leaves, tmp_path, pgid * 4096, struct.pack("<Q", pgid + 1))
+
+    with pytest.raises(MalformedContent, match=f"page {pgid} is not a page of a tree: id {pgid + 1}"):
+        content_of(changed)
+
+
+def test_a_value_that_reaches_beyond_its_page_is_refused(tmp_path: Path, many_leaves: Path) -> None:
+    offset = first_leaf(many_leaves) * 4096
+    _, _, count, _ = PAGE_HEADER.unpack_from(many_leaves.read_bytes(), offset)
+    changed = patched(many_leaves, tmp_path, offset + 16 * count + 12, struct.pack("<I", 4096))
+
+    for read in (content_of, areas_of):
+        with pytest.raises(MalformedContent, match="outside the page"):
+            read(changed)
+
+
+def test_elements_that_leave_a_gap_are_no_area(tmp_path: Path, many_leaves: Path) -> None:
+    offset = first_leaf(many_leaves) * 4096
+    changed = patched(many_leaves, tmp_path, offset + 16 + 12, struct.pack("<I", 1))
+
+    with pytest.raises(MalformedContent, match="not contiguous"):
+        areas_of(changed)
+
+
+def test_leaves_out_of_order_are_refused(tmp_path: Path, many_leaves: Path) -> None:
+    root = root_branch(many_leaves) * 4096
+    data = many_leaves.read_bytes()
+    swapped = bytearray(data[root + 16 : root + 16 + 2 * 16])
+    swapped[8:16], swapped[24:32] = swapped[24:32], swapped[8:16]
+    changed = patched(many_leaves, tmp_path, root + 16, bytes(swapped))
+
+    for read in (content_of, areas_of):
+        with pytest.raises(MalformedContent, match="not in order"):
+            read(changed)
+
+
+def test_a_tree_deeper_than_any_real_one_is_refused(tmp_path: Path) -> None:
+    depth = 40
+    pages = [
+        PAGE_HEADER.pack(pgid, BRANCH_PAGE, 1, 0) + struct.pack("<IIQ", 16, 1, pgid + 1) + b"k"
+        for pgid in range(2, 2 + depth)
+    ]
+    pages.append(PAGE_HEADER.pack(2 + depth, LEAF_PAGE, 0, 0))
+    metas = [Meta(1024, 0, 2, 0, 3 + depth, txid).encode_page() for txid in (2, 1)]
+    path = tmp_path / "db"
+    path.write_bytes(b"".join(page.ljust(1024, b"\0") for page in (*metas, *pages)))
+
+    with BoltReader(path) as reader:
+        for read in (lambda tree: list(tree.items()), lambda tree: tree.spine()):
+            with pytest.raises(MalformedContent, match="deeper than"):
+                read(root_bucket(reader))
+
+
 def test_a_file_shorter_than_its_meta_says_is_truncated(tmp_path: Path, many_leaves: Path) -> None:
     short = tmp_path / "short"
     short.write_bytes(many_leaves.read_bytes()[:-1])

@@ -41,7 +41,7 @@ def test_buckets_of_any_size(make_bolt: MakeBolt, buckets: dict[bytes, dict[byte
         assert check_file(reader) == reader.high_water
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 28, 29, 30, 31, 100, 900, 5000])
+@pytest.mark.parametrize("count", [*range(6), *range(70, 82), *range(146, 156), 5000])
 def test_no_branch_page_has_a_single_child(make_bolt: MakeBolt, count: int) -> None:
     # bbolt asserts two children when it merges leaves, so a single one would stop etcd at a later deletion.
     items = [(b"%08d" % number, bytes(400)) for number in range(count)]
