@@ -78,7 +78,8 @@ def run_demo(*, store: str, objects: int, keep: Path | None, cancel: Cancel) -> 
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="backupagent-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
         binary = require("etcd")
-        print(f"etcd {binary_version(binary)}, buckets: {store}, files in {folder}\n", flush=True)  # noqa: T201
+        version = ".".join(map(str, binary_version(binary)))
+        print(f"etcd {version}, buckets: {store}, files in {folder}\n", flush=True)  # noqa: T201
         source_store, target_store = _stores(store, folder, stack)
         run = _Run(cancel, source_store, target_store, folder / "restored.etcd")
         source = stack.enter_context(EtcdServer(binary, data_dir=folder / "source.etcd"))
