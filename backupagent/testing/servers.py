@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
-
 from backupagent.clock import SYSTEM_CLOCK, Clock
 from backupagent.testing.server_binaries import ServerMissing, binary_version, find_binary, require
 from backupagent.testing.server_process import (
@@ -117,6 +116,7 @@ class EtcdServer(LocalServer):
         return f"http://{self.host}:{self.port('peer')}"
 
     def is_ready(self) -> bool:
+        """Whether this very server answers; another one may have taken its port."""
         if self._ask("/health").get("health") != "true":
             return False
         return self._ask("/debug/vars").get("cmdline") == [str(word) for word in self._command()]
@@ -193,6 +193,7 @@ class MinioServer(LocalServer):
         return f"http://{self.endpoint}"
 
     def is_ready(self) -> bool:
+        """Whether this very server answers: only it knows the key that signs the request."""
         status, _ = http_get(self.host, self.port("s3"), "/minio/health/ready")
         return status == HTTPStatus.OK and self._signed_request("GET", "/")[0] == HTTPStatus.OK
 

@@ -110,7 +110,7 @@ def test_it_lives_on(
     server_binary: Callable[[str], Path],
     tmp_path: Path,
     version: str,
-    compacted: bool,  # noqa: FBT001 - a parameter of pytest
+    compacted: bool,
 ) -> None:
     base, source = take_base(server_binary(version), compacted=compacted)
     now, before, as_if_compacted = restore(tmp_path, base, source)

@@ -122,7 +122,7 @@ def test_a_restore_tells_what_it_proved(restored: RestoreReport) -> None:
 )
 def test_a_restore_shows_the_verdict_in_its_colour(
     restored: RestoreReport,
-    matches: bool | None,  # noqa: FBT001 - a parameter of the test
+    matches: bool | None,
     tone: Tone,
     needle: str,
 ) -> None:

@@ -13,7 +13,7 @@ from backupagent.etcd.connection import Endpoint, EtcdSettings, parse_endpoint
     [
         ("http://127.0.0.1:2379", False, Endpoint("127.0.0.1", 2379, tls=False), "127.0.0.1:2379"),
         ("http://127.0.0.1:2379", True, Endpoint("127.0.0.1", 2379, tls=False), "127.0.0.1:2379"),
-        ("https://etcd-main-client:4001/", False, Endpoint("etcd-main-client", 4001, tls=True), "etcd-main-client:4001"),
+        ("https://etcd-main:4001/", False, Endpoint("etcd-main", 4001, tls=True), "etcd-main:4001"),
         ("https://etcd-main-client", False, Endpoint("etcd-main-client", 2379, tls=True), "etcd-main-client:2379"),
         ("etcd:1", False, Endpoint("etcd", 1, tls=False), "etcd:1"),
         ("etcd:1", True, Endpoint("etcd", 1, tls=True), "etcd:1"),
@@ -29,14 +29,25 @@ def test_endpoints(text: str, tls_by_default: bool, expected: Endpoint, shown: s
 
 @pytest.mark.parametrize(
     "text",
-    ["", "http://", "unix:///run/etcd", "ftp://host:1", "host:port", "http://host:99999", "http://host:1/v3", "http://h:1?a=b"],
+    [
+        "",
+        "http://",
+        "unix:///run/etcd",
+        "ftp://host:1",
+        "host:port",
+        "http://host:99999",
+        "http://host:1/v3",
+        "http://h:1?a=b",
+    ],
 )
 def test_what_is_not_an_endpoint(text: str) -> None:
     with pytest.raises(ConfigError, match="is not an etcd endpoint"):
         parse_endpoint(text)
 
 
-@pytest.mark.parametrize("text", ["http://root:hunter2@host:2379", "root:hunter2@host:2379", "http://root:hunter2@host:port"])
+@pytest.mark.parametrize(
+    "text", ["http://root:hunter2@host:2379", "root:hunter2@host:2379", "http://root:hunter2@host:port"]
+)
 def test_password_in_an_endpoint_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_endpoint(text)

@@ -90,7 +90,9 @@ def test_stubs_have_the_arity_of_their_methods() -> None:
 from backupagent.etcd.shim import etcdrpc
 class Channel:
     def __getattr__(self, kind):
-        return lambda path, request_serializer, response_deserializer: (kind, path, response_deserializer(b"").DESCRIPTOR.name)
+        return lambda path, request_serializer, response_deserializer: (
+            kind, path, response_deserializer(b"").DESCRIPTOR.name
+        )
 print(etcdrpc.MaintenanceStub(Channel()).Snapshot)
 print(etcdrpc.WatchStub(Channel()).Watch)
 print(etcdrpc.KVStub(Channel()).Txn)

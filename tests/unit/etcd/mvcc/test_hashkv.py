@@ -27,7 +27,7 @@ def test_all_pairs_of_revisions(
     make_etcd_db: MakeDb,
     transactions: list[dict[bytes, tuple[bytes, int] | None]],
     finished: int,
-    keeps_tombstone: bool,  # noqa: FBT001 - hypothesis names it
+    keeps_tombstone: bool,
 ) -> None:
     history = items_of(events_of(transactions))
     last = history[-1][0].main if history else 1

@@ -86,7 +86,7 @@ def test_a_number_of_more_than_64_bits_is_refused() -> None:
 
 
 @given(main=REVISIONS, sub=REVISIONS, is_tombstone=st.booleans())
-def test_revision_keys(main: int, sub: int, is_tombstone: bool) -> None:  # noqa: FBT001 - hypothesis names it
+def test_revision_keys(main: int, sub: int, is_tombstone: bool) -> None:
     revision = RevisionKey(main, sub, is_tombstone)
 
     assert RevisionKey.decode(revision.encode(), "x") == revision
