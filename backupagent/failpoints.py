@@ -7,7 +7,7 @@
 ``unavailable``
     raise ``StoreUnavailable``, as a store that answers 503 does;
 ``sigterm``, ``sigkill``
-    send that signal to this process;
+    send that signal to this process, and go on when it was heard;
 ``pause(SECONDS)``
     sleep.
 
@@ -27,6 +27,9 @@ from backupagent.errors import ConfigError, StoreUnavailable
 
 VARIABLE = "BACKUPAGENT_FAILPOINTS"
 
+HEARD_S = 0.5
+"""After this a signal that was sent has reached whoever acts on it, seconds."""
+
 POINTS: dict[str, str] = {
     "snapshot.stream": "a chunk of the full snapshot has come from etcd",
     "snapshot.publish": "all parts of a full are uploaded, it is not yet visible",
@@ -35,7 +38,7 @@ POINTS: dict[str, str] = {
     "transfer.part": "a part was downloaded and is about to be uploaded",
     "transfer.complete": "all parts of an object are uploaded, it is not yet visible",
     "copy.discover": "source and target are about to be listed",
-    "copy.publish": "all objects were copied, manifests are about to be written",
+    "copy.publish": "an object was copied, its manifest is about to be written",
     "restore.base": "a piece of the full is about to be written",
     "restore.delta": "a run of pages made from deltas is about to be written",
     "restore.finish": "small buckets and metas are about to be written",
@@ -58,15 +61,17 @@ def _unavailable() -> None:
 def _signal(number: signal.Signals) -> Callable[[], None]:
     def send() -> None:
         os.kill(os.getpid(), number)
+        _sleep(HEARD_S)
 
     return send
 
 
 def _pause(seconds: float) -> Callable[[], None]:
-    def sleep() -> None:
-        time.sleep(seconds)  # noqa: TID251 - a failpoint delays the real thing, not a clock
+    return lambda: _sleep(seconds)
 
-    return sleep
+
+def _sleep(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: TID251 - a failpoint delays the real thing, not a clock
 
 
 def _action(text: str) -> Callable[[], None]:

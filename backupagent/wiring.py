@@ -28,15 +28,21 @@ from backupagent.transfer.context import Transfer
 
 
 @contextmanager
-def open_snapstore(uri: str, cancel: Cancel) -> Iterator[SnapStore]:
+def open_snapstore(uri: str, cancel: Cancel, *, create: bool = False) -> Iterator[SnapStore]:
     """Open a store by its URI, with retries around it.
+
+    Args:
+        uri: The store.
+        cancel: Ends waits between attempts.
+        create: A directory that does not exist yet is an empty store.
 
     Raises:
         ConfigError: the URI is wrong.
         StoreError: the store cannot be opened.
     """
     location = parse_location(uri)
-    store = RetryingStore(open_store(location), clock=SYSTEM_CLOCK, rng=random.Random(), cancel=cancel)  # noqa: S311 - jitter
+    opened = open_store(location, create=create)
+    store = RetryingStore(opened, clock=SYSTEM_CLOCK, rng=random.Random(), cancel=cancel)  # noqa: S311 - jitter
     try:
         yield SnapStore(store, location.prefix)
     finally:
@@ -49,7 +55,10 @@ def run_snapshot(settings: SnapshotSettings, progress: Progress, cancel: Cancel)
     from backupagent.operations.snapshotter import Snapshotter  # noqa: PLC0415
 
     codec = codec_named(settings.compression)
-    with open_snapstore(settings.store, cancel) as snapstore, EtcdClient.open(_etcd(settings)) as client:
+    with (
+        open_snapstore(settings.store, cancel, create=True) as snapstore,
+        EtcdClient.open(_etcd(settings)) as client,
+    ):
         return Snapshotter(client, snapstore, codec, settings, _transfer(settings, progress, cancel)).run()
 
 
@@ -57,7 +66,10 @@ def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> Copy
     """Copy snapshots; see ``Copier.run``."""
     from backupagent.operations.copier import Copier  # noqa: PLC0415 - only the operation that runs is loaded
 
-    with open_snapstore(settings.source, cancel) as source, open_snapstore(settings.target, cancel) as target:
+    with (
+        open_snapstore(settings.source, cancel) as source,
+        open_snapstore(settings.target, cancel, create=True) as target,
+    ):
         return Copier(source, target, settings, _transfer(settings, progress, cancel)).run()
 
 

@@ -125,6 +125,6 @@ def decode_events(pieces: Iterable[memoryview | bytes], key: str) -> Iterator[li
 def _decode(text: bytearray | memoryview, key: str) -> list[Event]:
     try:
         return _decode_events(text)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # it passes the last two on
         message = f"not the JSON of a delta: {error}"
         raise MalformedContent(message, key=key) from error

@@ -102,7 +102,7 @@ def decode_manifest(data: bytes, key: str) -> Manifest:
     """
     try:
         manifest = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # it passes the last two on
         message = f"not a manifest: {error}"
         raise MalformedContent(message, key=key) from error
     if manifest.format != FORMAT:

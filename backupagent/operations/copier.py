@@ -3,13 +3,12 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import msgspec
 
 from backupagent import failpoints
-from backupagent.errors import BackupAgentError, ChecksumMismatch, FinalSnapshotMissing, PartialFailure
+from backupagent.errors import BackupAgentError, ChecksumMismatch, FinalSnapshotMissing, IntegrityError, PartialFailure
 from backupagent.model.chain import Chain, build_chains
 from backupagent.model.manifest import FORMAT, Manifest, SourceObject
 from backupagent.model.snapshot import StoredSnapshot, without_final
@@ -19,9 +18,9 @@ from backupagent.settings import CopySettings, OnMissingFinal, VerifyMode
 from backupagent.snapstore import Listing, SnapshotProof, SnapStore
 from backupagent.stores.base import NO_METADATA
 from backupagent.transfer.context import Transfer
-from backupagent.transfer.copying import Copied, CopyItem, CopyOutcome, copy_objects
+from backupagent.transfer.copying import Copied, CopyItem, copy_objects
 from backupagent.transfer.crew import map_ordered
-from backupagent.transfer.reading import ReadItem, read_objects
+from backupagent.transfer.reading import ReadItem, next_object, read_objects
 
 POLL_S = 5.0
 """How often the source is listed while waiting for a final snapshot, seconds."""
@@ -36,28 +35,20 @@ UNKNOWN_REVISION = -1
 
 
 @dataclass(frozen=True)
-class _Planned:
-    """One snapshot that is copied, or proven to be there."""
+class _Passage:
+    """A snapshot on its way, what its source's manifest says, and the proof that grows while it passes."""
 
     stored: StoredSnapshot
     target_name: str
-    manifest: Manifest | None
-    same: bool = False
-
-
-@dataclass(frozen=True)
-class _Passage:
-    """A snapshot on its way, and the proof that grows while it passes."""
-
-    plan: _Planned
+    known: Manifest | None
     proof: SnapshotProof
 
     def manifest(self) -> Manifest:
         """Describe the copy: what the source's manifest says, what was seen, and where it came from."""
-        stored = self.plan.stored
-        known = self.plan.manifest or _from_name(stored)
+        stored = self.stored
+        known = self.known or _from_name(stored)
         changes: dict[str, Any] = {
-            "name": self.plan.target_name,
+            "name": self.target_name,
             "final": False,
             "final_at_source": stored.snapshot.final or known.final_at_source,
             "source": SourceObject(stored.size, stored.etag),
@@ -106,10 +97,10 @@ class Copier:
             listing = self._discover()
             chains = self._choose(listing)
         with progress.phase("plan"):
+            self._target.remove_leftovers()
             planned = self._plan(chains, listing)
-        todo = [plan for plan in planned if not plan.same]
-        with progress.phase("transfer", sum(plan.stored.size for plan in todo)):
-            items = [self._item(plan) for plan in todo]
+        items = [self._item(passage) for passage in planned if isinstance(passage, _Passage)]
+        with progress.phase("transfer", sum(item.size for item in items)):
             outcome = copy_objects(
                 self._source.store,
                 self._target.store,
@@ -121,11 +112,12 @@ class Copier:
         if self._settings.verify is VerifyMode.READ_BACK:
             with progress.phase("verify", sum(copied.info.size for copied in outcome.copied)):
                 self._read_back(outcome.copied)
-        _raise_failures(outcome)
+        refused = [error for error in planned if isinstance(error, IntegrityError)]
+        _raise_failures([*refused, *(error for _item, error in outcome.failed)], len(outcome.copied))
         newest = chains[0]
         return CopyReport(
             copied=len(outcome.copied),
-            skipped=len(planned) - len(todo),
+            skipped=planned.count(None),
             bytes=sum(copied.info.size - copied.reread for copied in outcome.copied),
             bytes_reread=sum(copied.reread for copied in outcome.copied),
             server_side_bytes=0,
@@ -178,29 +170,44 @@ class Copier:
 
     # ---- plan
 
-    def _plan(self, chains: Sequence[Chain], listing: Listing) -> list[_Planned]:
-        """Pair every snapshot with what is known about it, newest chain first; find what is there already."""
+    def _plan(self, chains: Sequence[Chain], listing: Listing) -> list[_Passage | IntegrityError | None]:
+        """Pair every snapshot with what is known about it, newest chain first.
+
+        Returns:
+            For each one how it is copied; None when the target has it already; an error when its manifest or its
+            compression cannot be read, which does not keep the others from being copied.
+        """
         there = self._target.list()
         by_name = {stored.name: stored for stored in there.snapshots}
         snapshots = [snapshot for chain in chains for snapshot in chain.snapshots]
+        check = self._settings.verify is not VerifyMode.TRANSFER
 
-        def plan(stored: StoredSnapshot) -> _Planned:
+        def plan(stored: StoredSnapshot) -> _Passage | IntegrityError | None:
             name = without_final(stored.name)
-            manifest = self._source.manifest(stored, listing)
             old = by_name.get(name)
-            same = old is not None and _same(stored, manifest, old, self._target.manifest(old, there))
-            return _Planned(stored, name, manifest, same)
+            try:
+                known = self._source.manifest(stored, listing)
+                if old is not None and _same(stored, known, old, self._at_target(old, there)):
+                    return None
+                return _Passage(stored, name, known, SnapshotProof(stored, known, trailer=check))
+            except IntegrityError as error:
+                return error
 
         workers = self._transfer.settings.workers
         return map_ordered(plan, snapshots, workers=workers, cancel=self._transfer.cancel)
 
+    def _at_target(self, old: StoredSnapshot, there: Listing) -> Manifest | None:
+        """Read a manifest of the target; one that is damaged proves nothing, and is written anew."""
+        try:
+            return self._target.manifest(old, there)
+        except IntegrityError:
+            return None
+
     # ---- transfer
 
-    def _item(self, plan: _Planned) -> CopyItem:
-        stored = plan.stored
-        check = self._settings.verify is not VerifyMode.TRANSFER
-        passage = _Passage(plan, SnapshotProof(stored, plan.manifest, trailer=check))
-        key = self._target.layout.snapshot(plan.target_name)
+    def _item(self, passage: _Passage) -> CopyItem:
+        stored = passage.stored
+        key = self._target.layout.snapshot(passage.target_name)
         self._passages[key] = passage
 
         def metadata() -> Mapping[str, str]:
@@ -231,18 +238,16 @@ class Copier:
             ChecksumMismatch: names the first such object.
         """
         objects = [ReadItem(done.info.key, done.info.size, done.info.etag) for done in copied]
+        pieces = read_objects(self._target.store, objects, self._transfer)
         error: ChecksumMismatch | None = None
-        for index, pieces in groupby(
-            read_objects(self._target.store, objects, self._transfer), key=lambda piece: piece.index
-        ):
-            passage = self._passages[objects[index].key]
+        for key in (item.key for item in objects):
+            passage = self._passages[key]
             sha = hashlib.sha256()
-            for piece in pieces:
-                sha.update(piece.data)
+            for data in next_object(pieces):
+                sha.update(data)
             if sha.hexdigest() != passage.proof.stored_sha256:
-                key = objects[index].key
                 self._target.store.delete(key)
-                self._target.store.delete(self._target.layout.manifest(passage.plan.target_name))
+                self._target.store.delete(self._target.layout.manifest(passage.target_name))
                 message = f"read back with sha256 {sha.hexdigest()}, sent with {passage.proof.stored_sha256}"
                 hint = "the target changed the object, which was removed again; check the target and copy once more"
                 error = error or ChecksumMismatch(message, key=key, hint=hint)
@@ -272,11 +277,10 @@ def _journal_name(source: str, stored: StoredSnapshot) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def _raise_failures(outcome: CopyOutcome) -> None:
-    errors: list[BackupAgentError] = [error for _item, error in outcome.failed]
+def _raise_failures(errors: Sequence[BackupAgentError], copied: int) -> None:
     if not errors:
         return
     if len(errors) == 1:
         raise errors[0]
-    message = f"{len(errors)} of {len(errors) + len(outcome.copied)} snapshots were not copied"
+    message = f"{len(errors)} of {len(errors) + copied} snapshots were not copied"
     raise PartialFailure(message, errors)

@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from backupagent import failpoints
@@ -29,7 +28,7 @@ from backupagent.snapstore import Listing, SnapStore
 from backupagent.snapstore.content import ContentReader, drain, read_events
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.crew import map_ordered
-from backupagent.transfer.reading import Piece, ReadItem, read_objects
+from backupagent.transfer.reading import ReadItem, next_object, read_objects
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,10 @@ class Restorer:
         with progress.phase("discover"):
             plan = self._plan(cluster)
         try:
+            _make_directories(plan.building)
             built = self._build(plan)
             with progress.phase("publish"):
-                _publish(plan.building, self._settings.data_dir.absolute())
+                self._publish(plan.building)
         except BaseException as error:
             _remove(plan.building, error)
             raise
@@ -142,15 +142,7 @@ class Restorer:
             # The base's true revision is known, so a hole is found before anything is read.
             _require_contiguous(chain, manifest.revision)
         directory = self._settings.data_dir.absolute()
-        building = directory.with_name(directory.name + ".part")
-        try:
-            if building.exists():
-                shutil.rmtree(building)
-            for folder in (building, building / "member", building / "member" / "snap"):
-                folder.mkdir(mode=0o700, parents=folder == building)
-        except OSError as error:
-            raise storage_error(error, str(building)) from error
-        return _Plan(listing, chain, manifest, cluster, building)
+        return _Plan(listing, chain, manifest, cluster, directory.with_name(directory.name + ".part"))
 
     # ---- base, deltas
 
@@ -158,19 +150,21 @@ class Restorer:
         progress = self._transfer.progress
         strip = self._settings.leases is LeasePolicy.STRIP
         items = [ReadItem(stored.key, stored.size, stored.etag) for stored in plan.chain.snapshots]
-        objects = groupby(read_objects(self._snapstore.store, items, self._transfer), key=_index_of)
+        pieces = read_objects(self._snapstore.store, items, self._transfer)
         with progress.phase("base", plan.chain.full.size):
             progress.note(plan.chain.full.name)
-            self._write_base(plan, _data(next(objects)[1]))
+            self._write_base(plan, next_object(pieces))
         with RestoredDb.open(plan.db, name=plan.chain.full.key, strip_leases=strip) as db:
             _check_base(plan.chain.full, plan.manifest, db.base.revision)
             _require_contiguous(plan.chain, db.base.revision)
             with progress.phase("deltas", sum(delta.size for delta in plan.chain.deltas)):
-                for delta, (_index, pieces) in zip(plan.chain.deltas, objects, strict=True):
+                for delta in plan.chain.deltas:
                     progress.note(delta.name)
-                    self._append(db, delta, _data(pieces))
+                    self._append(db, delta, next_object(pieces))
+            self._transfer.cancel.raise_if_set()
             with progress.phase("finish"):
                 leases = self._finish(plan, db)
+            self._transfer.cancel.raise_if_set()
             with progress.phase("verify"):
                 proof, matches = self._prove(plan, db)
             return _Built(db.events, leases, proof, matches)
@@ -222,10 +216,6 @@ class Restorer:
         else:
             added = {}
         db.finish(plan.cluster, leases=added)
-        try:
-            failpoints.hit("restore.raft")
-        except OSError as error:
-            raise storage_error(error, str(plan.building)) from error
         write_raft_files(plan.building, plan.cluster, self._settings.name)
         return LeaseCount(
             kept=kept,
@@ -250,9 +240,10 @@ class Restorer:
         """Read everything back; compare the recorded HashKV at the revision where it was recorded."""
         manifest = plan.manifest
         recorded = manifest.compact_revision if manifest is not None else None
-        compacted = self._settings.hash_compact_revision or recorded
-        proof = db.prove(compact_revision=compacted)
-        if manifest is None or manifest.hash_kv is None:
+        if recorded is not None and recorded < db.base.finished_compact_revision:
+            recorded = None  # etcd remembered a hash from before its last compaction: it cannot be computed any more
+        proof = db.prove(compact_revision=self._settings.hash_compact_revision or recorded)
+        if manifest is None or manifest.hash_kv is None or recorded is None:
             return proof, None
         revision = manifest.hash_kv_revision
         same = (proof.revision, proof.compact_revision) == (revision, recorded)
@@ -265,13 +256,20 @@ class Restorer:
             raise NotEqual(message, hint="the snapshot is not what the etcd had; restore from another chain")
         return proof, True
 
+    # ---- publish
 
-def _index_of(piece: Piece) -> int:
-    return piece.index
-
-
-def _data(pieces: Iterator[Piece]) -> Iterator[memoryview]:
-    return (piece.data for piece in pieces)
+    def _publish(self, building: Path) -> None:
+        """Rename a finished directory, with everything in it on the disk first."""
+        directory = self._settings.data_dir.absolute()
+        try:
+            for folder in (building / "member" / "snap", building / "member" / "wal", building / "member", building):
+                _sync_directory(folder)
+            failpoints.hit("restore.publish")
+            self._transfer.cancel.raise_if_set()
+            building.rename(directory)
+            _sync_directory(directory.parent)
+        except OSError as error:
+            raise storage_error(error, str(directory)) from error
 
 
 def _check_base(full: StoredSnapshot, manifest: Manifest | None, revision: int) -> None:
@@ -301,16 +299,15 @@ def _write(file: int, content: memoryview) -> None:
         content = content[os.write(file, content) :]
 
 
-def _publish(building: Path, directory: Path) -> None:
-    """Rename a finished directory, with everything in it on the disk first."""
+def _make_directories(building: Path) -> None:
+    """Make the empty tree; what a killed restore left there is removed."""
     try:
-        for folder in (building / "member" / "snap", building / "member" / "wal", building / "member", building):
-            _sync_directory(folder)
-        failpoints.hit("restore.publish")
-        building.rename(directory)
-        _sync_directory(directory.parent)
+        if building.exists():
+            shutil.rmtree(building)
+        for folder in (building, building / "member", building / "member" / "snap"):
+            folder.mkdir(mode=0o700, parents=folder == building)
     except OSError as error:
-        raise storage_error(error, str(directory)) from error
+        raise storage_error(error, str(building)) from error
 
 
 def _sync_directory(path: Path) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from backupagent import failpoints
 from backupagent.codecs.base import Codec, Encoder
 from backupagent.errors import ConfigError, EtcdError, RevisionCompacted
-from backupagent.etcd.client import EtcdClient, Status
+from backupagent.etcd.client import EtcdClient, HashKV, Status
 from backupagent.etcd.watch import events as watch_events
 from backupagent.model.chain import Chain, build_chains
 from backupagent.model.event import Event, format_time
@@ -80,6 +80,7 @@ class Snapshotter:
             StoreError: the store failed.
             Cancelled: the transfer's token was set.
         """
+        self._snapstore.remove_leftovers()
         now_s = self._transfer.clock.now().timestamp()
         self._snapstore.journal.abort_abandoned(
             now_s=now_s, older_than_s=ABANDONED_AFTER_S, stream_marker=STREAM_MARKER
@@ -159,12 +160,24 @@ class Snapshotter:
         if not self._settings.hash_kv:
             return manifest
         try:
-            answer = self._client.hash_kv(revision)
+            answer = self._hash(revision, idle=manifest.revision_after == revision)
         except RevisionCompacted:
             return manifest
         return msgspec.structs.replace(
             manifest, hash_kv=answer.hash, hash_kv_revision=revision, compact_revision=answer.compact_revision
         )
+
+    def _hash(self, revision: int, *, idle: bool) -> HashKV:
+        """Ask for the newest hash while nothing is written, since asking by revision may give an old answer.
+
+        etcd remembers a hash for each compaction, made before it and as if it had not happened, and answers with
+        it when asked for just that revision. Source: etcd, server/storage/mvcc/hash.go at v3.7.3, HashByRev.
+        """
+        if idle:
+            newest = self._client.hash_kv()
+            if newest.revision == revision:
+                return newest
+        return self._client.hash_kv(revision)
 
     def _check_history(self, revision: int, newest: Chain | None) -> None:
         if newest is not None and revision < newest.last:
@@ -197,6 +210,7 @@ class Snapshotter:
             taken: list[tuple[BuiltDelta, Manifest]] = []
             for built in self._build(first, last):
                 failpoints.hit("snapshot.delta")
+                self._transfer.cancel.raise_if_set()
                 taken.append((built, self._save(built, status)))
         names = tuple(manifest.name for _built, manifest in taken)
         return self._report(_Taken(taken[-1][1], names, first, sum(built.events for built, _manifest in taken)))
@@ -261,7 +275,7 @@ class Snapshotter:
             start_revision=last + 1,
             last_revision=last,
             events=0,
-            note="nothing was written since the newest snapshot",
+            note="",
             manifest={},
             seconds=progress.elapsed_s,
             phases=tuple(progress.phases),

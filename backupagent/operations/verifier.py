@@ -1,8 +1,8 @@
 """Whether a store's objects are whole and its chains complete: every byte is read, nothing is restored."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from backupagent.errors import BackupAgentError, BadSnapshotName, IntegrityError, RevisionGap, StoreError
 from backupagent.model.chain import Chain, build_chains, orphans
@@ -12,7 +12,7 @@ from backupagent.settings import VerifySettings
 from backupagent.snapstore import Listing, SnapStore
 from backupagent.snapstore.content import ContentReader, check_contiguous, drain, read_events
 from backupagent.transfer.context import Transfer
-from backupagent.transfer.reading import Piece, ReadItem, read_objects
+from backupagent.transfer.reading import Piece, ReadItem, next_object, read_objects
 
 
 @dataclass
@@ -91,20 +91,19 @@ class Verifier:
     def _check_run(self, objects: list[StoredSnapshot], listing: Listing, findings: _Findings) -> int:
         items = [ReadItem(stored.key, stored.size, stored.etag) for stored in objects]
         pieces = read_objects(self._snapstore.store, items, self._transfer)
-        for index, group in groupby(pieces, key=_index_of):
-            stored = objects[index]
+        for index, stored in enumerate(objects):
             self._transfer.progress.note(stored.name)
-            data = (piece.data for piece in group)
+            reading = _Reading(pieces)
+            data = reading.data()
+            findings.checked += 1
             try:
                 self._check(stored, data, listing)
             except IntegrityError as error:
                 findings.add(stored.key, error)
-                try:
+                with suppress(IntegrityError, StoreError):
                     drain(data)
-                except (IntegrityError, StoreError):  # it was the reading that failed: begin behind this object
-                    findings.checked += 1
+                if not reading.ended:  # it was the reading that failed: begin behind this object
                     return index + 1
-            findings.checked += 1
             findings.bytes += stored.size
         return len(objects)
 
@@ -123,8 +122,16 @@ class Verifier:
             raise
 
 
-def _index_of(piece: Piece) -> int:
-    return piece.index
+class _Reading:
+    """One object's bytes, and whether all of them came."""
+
+    def __init__(self, pieces: Iterator[Piece]) -> None:
+        self._pieces = pieces
+        self.ended = False
+
+    def data(self) -> Iterator[memoryview]:
+        yield from next_object(self._pieces)
+        self.ended = True
 
 
 def _verified(chain: Chain, bad: set[str]) -> VerifiedChain:

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from backupagent.codecs import codec_for_suffix
-from backupagent.errors import ChecksumMismatch, IntegrityError, NameMismatch, RevisionGap
+from backupagent.errors import IntegrityError, NameMismatch, RevisionGap
 from backupagent.model.event import Event, decode_events
 from backupagent.model.manifest import Manifest
 from backupagent.model.snapshot import StoredSnapshot
 from backupagent.model.trailer import ContentDigest, TrailerCheck
+from backupagent.snapstore.proof import check_stored_digest, check_stored_size
 
 
 class ContentReader:
@@ -21,7 +22,8 @@ class ContentReader:
 
     def __init__(self, stored: StoredSnapshot, manifest: Manifest | None = None) -> None:
         self._stored = stored
-        self._expected = manifest.stored_sha256 if manifest is not None else None
+        self._manifest = manifest
+        self._stored_sha256: str | None = None
         self.digest: ContentDigest | None = None
 
     def pieces(self, stored_pieces: Iterable[memoryview]) -> Iterator[memoryview]:
@@ -35,24 +37,44 @@ class ContentReader:
 
         Raises:
             TruncatedObject: bytes are missing.
-            ChecksumMismatch: a byte was changed.
+            ChecksumMismatch: a byte was changed; where a manifest knows the object's digest, also when the content
+                cannot be decoded any more.
             TrailerMissing: the content carries no digest.
             MalformedContent: it does not decompress.
         """
+        if self._manifest is not None:
+            check_stored_size(self._stored, self._manifest, self._stored.size)
+            stored_pieces = self._hashed(stored_pieces)
+        try:
+            yield from self._decoded(stored_pieces)
+        except IntegrityError:
+            if self._manifest is not None:
+                drain(stored_pieces)
+                self._check_stored()
+            raise
+        self._check_stored()
+
+    def _decoded(self, stored_pieces: Iterable[memoryview]) -> Iterator[memoryview]:
         key = self._stored.key
         decoder = codec_for_suffix(self._stored.snapshot.suffix, key).decoder(key)
         trailer = TrailerCheck(self._stored.snapshot.kind, key)
-        sha = hashlib.sha256() if self._expected is not None else None
         for stored_piece in stored_pieces:
-            if sha is not None:
-                sha.update(stored_piece)
             for decoded in decoder.feed(stored_piece):
                 yield from trailer.split(decoded)
         decoder.finish()
         self.digest = trailer.finish()
-        if sha is not None and sha.hexdigest() != self._expected:
-            message = f"sha256 of the object is {sha.hexdigest()}, its manifest says {self._expected}"
-            raise ChecksumMismatch(message, key=key)
+
+    def _hashed(self, stored_pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+        sha = hashlib.sha256()
+        for piece in stored_pieces:
+            sha.update(piece)
+            yield piece
+        self._stored_sha256 = sha.hexdigest()
+
+    def _check_stored(self) -> None:
+        """Compare the object with its manifest, if all of it was read."""
+        if self._manifest is not None and self._stored_sha256 is not None:
+            check_stored_digest(self._stored, self._manifest, self._stored_sha256)
 
 
 def read_events(

@@ -23,6 +23,11 @@ class Layout:
         return "/".join([*([self.prefix] if self.prefix else []), *elements])
 
     @property
+    def root(self) -> str:
+        """Prefix of everything, at a path boundary."""
+        return self._below("") if self.prefix else ""
+
+    @property
     def snapshots(self) -> str:
         """Prefix of all snapshots. It ends at a path boundary, so ``a/b`` never matches ``a/bc``."""
         return self._below(_VERSION, "")

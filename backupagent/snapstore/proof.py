@@ -3,6 +3,7 @@
 import hashlib
 
 from backupagent.codecs import codec_for_suffix
+from backupagent.codecs.base import Decoder
 from backupagent.errors import ChecksumMismatch, TruncatedObject
 from backupagent.model.manifest import Manifest
 from backupagent.model.snapshot import StoredSnapshot
@@ -20,25 +21,29 @@ class SnapshotProof:
         stored: The snapshot.
         manifest: What is known about it, if anything.
         trailer: Whether to check the content at all; otherwise the bytes are only hashed.
-        even_slow: Also decompress what cannot be decompressed beside a copy (LZW).
+
+    Raises:
+        MalformedContent: no codec reads the snapshot.
     """
 
-    def __init__(
-        self, stored: StoredSnapshot, manifest: Manifest | None, *, trailer: bool = True, even_slow: bool = False
-    ) -> None:
+    def __init__(self, stored: StoredSnapshot, manifest: Manifest | None, *, trailer: bool = True) -> None:
         self._stored = stored
         self._manifest = manifest
         self._size = 0
-        known = manifest is not None and manifest.stored_sha256 is not None
-        codec = codec_for_suffix(stored.snapshot.suffix, stored.key)
-        decode = trailer and not known and (even_slow or not codec.slow)
-        self._trailer = TrailerCheck(stored.snapshot.kind, stored.key) if decode else None
-        # Uncompressed content gives both digests in one pass.
-        self._decoder = codec.decoder(stored.key) if decode and codec.suffix else None
-        self._sha = hashlib.sha256() if not decode or codec.suffix else None
+        self._trailer: TrailerCheck | None = None
+        self._decoder: Decoder | None = None
         self.content: ContentDigest | None = None
         self.stored_sha256 = ""
-        self.checked = decode or (trailer and known)
+        known = manifest is not None and manifest.stored_sha256 is not None
+        if trailer and not known:
+            codec = codec_for_suffix(stored.snapshot.suffix, stored.key)
+            if not codec.slow:
+                self._trailer = TrailerCheck(stored.snapshot.kind, stored.key)
+                self._decoder = codec.decoder(stored.key) if codec.suffix else None
+        # Uncompressed content gives both digests in one pass.
+        plain = self._trailer is not None and self._decoder is None
+        self._sha = None if plain else hashlib.sha256()
+        self.checked = trailer and (known or self._trailer is not None)
 
     def update(self, data: memoryview) -> None:
         """Look at the next stored bytes.
@@ -66,20 +71,42 @@ class SnapshotProof:
             TrailerMissing: the content carries no digest.
             MalformedContent: it does not decompress.
         """
-        key = self._stored.key
-        expected = self._manifest
-        if expected is not None and expected.stored_bytes is not None and expected.stored_bytes != self._size:
-            message = f"{self._size} bytes, its manifest says {expected.stored_bytes}"
-            raise TruncatedObject(message, key=key)
+        if not self._size:
+            raise TruncatedObject("it is empty", key=self._stored.key)
+        if self._manifest is not None:
+            check_stored_size(self._stored, self._manifest, self._size)
         if self._trailer is not None:
             if self._decoder is not None:
                 self._decoder.finish()
             self.content = self._trailer.finish()
         self.stored_sha256 = self._sha.hexdigest() if self._sha is not None else self._whole_digest()
-        if expected is not None and expected.stored_sha256 not in {None, self.stored_sha256}:
-            message = f"sha256 of the object is {self.stored_sha256}, its manifest says {expected.stored_sha256}"
-            raise ChecksumMismatch(message, key=key)
+        if self._manifest is not None:
+            check_stored_digest(self._stored, self._manifest, self.stored_sha256)
 
     def _whole_digest(self) -> str:
         assert self.content is not None, "without a hash of its own the trailer check gives it"  # noqa: S101
         return self.content.sha256_with_trailer
+
+
+def check_stored_size(stored: StoredSnapshot, manifest: Manifest, size: int) -> None:
+    """Compare the size of an object with what its manifest says, if it says any.
+
+    Raises:
+        TruncatedObject: it is smaller.
+        ChecksumMismatch: it is larger.
+    """
+    recorded = manifest.stored_bytes
+    if recorded is not None and recorded != size:
+        error = TruncatedObject if size < recorded else ChecksumMismatch
+        raise error(f"it has {size} bytes, its manifest says {recorded}", key=stored.key)
+
+
+def check_stored_digest(stored: StoredSnapshot, manifest: Manifest, sha256: str) -> None:
+    """Compare the digest of an object with what its manifest says, if it says any.
+
+    Raises:
+        ChecksumMismatch: it has another one.
+    """
+    if manifest.stored_sha256 not in {None, sha256}:
+        message = f"sha256 of the object is {sha256}, its manifest says {manifest.stored_sha256}"
+        raise ChecksumMismatch(message, key=stored.key)

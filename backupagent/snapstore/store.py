@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backupagent.errors import BackupAgentError, EmptySource, MalformedContent
+from backupagent.errors import BackupAgentError, EmptySource, MalformedContent, NameMismatch
 from backupagent.model.manifest import (
     MAX_METADATA_SIZE,
     METADATA_KEY,
@@ -79,6 +79,19 @@ class SnapStore:
         names = (info.key[len(start) :] for info in self.store.list_objects(start))
         return frozenset(name.removesuffix(suffix) for name in names if "/" not in name and name.endswith(suffix))
 
+    def remove_leftovers(self) -> None:
+        """Remove what killed writers left and nobody will take up, where the store tells it.
+
+        That is an object on its way in one piece, and an upload that was not yet remembered.
+        """
+        if not self.store.features.leftovers:
+            return
+        uploads = self.store.list_uploads(self.layout.root)
+        remembered = self.journal.uploads()  # afterwards: somebody else may just have begun one
+        for upload in uploads:
+            if not upload.part_size or (upload.key, upload.id) not in remembered:
+                self.store.abort_upload(upload)
+
     def empty(self, listing: Listing) -> EmptySource:
         """Make the error for a store without a usable full, with what may have been meant instead."""
         deltas = len(listing.snapshots)
@@ -108,7 +121,14 @@ class SnapStore:
 
         Raises:
             MalformedContent: there is one and it cannot be read.
+            NameMismatch: it is that of another snapshot.
         """
+        manifest = self._stored_manifest(stored, listing)
+        if manifest is not None and manifest.name != stored.name:
+            raise NameMismatch(f"its manifest is that of {manifest.name}", key=stored.key)
+        return manifest
+
+    def _stored_manifest(self, stored: StoredSnapshot, listing: Listing) -> Manifest | None:
         if stored.name in listing.manifests:
             key = self.layout.manifest(stored.name)
             size = self.store.stat(key).size

@@ -5,6 +5,7 @@ Only the module of the store that is opened is imported: an SDK costs a tenth of
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from backupagent.clock import SYSTEM_CLOCK, Clock
@@ -15,13 +16,26 @@ from backupagent.stores.location import Location, parse_location
 
 __all__ = ["PROVIDERS", "Location", "open_store", "parse_location"]
 
-Opener = Callable[[Location, Clock, str], ObjectStore]
+
+@dataclass(frozen=True)
+class Opening:
+    """What an opener gets: the arguments of ``open_store``."""
+
+    location: Location
+    clock: Clock
+    variable_prefix: str
+    create: bool
+
+
+Opener = Callable[[Opening], ObjectStore]
 
 _S3_UNSUPPORTED = ("roleARN", "sseCustomerKey", "sseCustomerAlgorithm", "trustedCaCert")
 """Fields of the peer's credentials that cannot be left out without doing something else than asked for."""
 
 
-def open_store(location: Location, *, clock: Clock = SYSTEM_CLOCK, variable_prefix: str = "") -> ObjectStore:
+def open_store(
+    location: Location, *, clock: Clock = SYSTEM_CLOCK, variable_prefix: str = "", create: bool = False
+) -> ObjectStore:
     """Open a store, without any wrapper and without a request to it.
 
     Args:
@@ -29,31 +43,34 @@ def open_store(location: Location, *, clock: Clock = SYSTEM_CLOCK, variable_pref
         clock: Source of time.
         variable_prefix: What the peer puts before the names of its environment variables: ``SOURCE_`` for the
             source of a copy, ``SECONDARY_``, else empty.
+        create: A directory that does not exist yet is an empty store, which the first write makes. Buckets are
+            never made.
 
     Raises:
         ConfigError: the provider is unknown, or the credentials cannot be read.
     """
     if location.provider not in PROVIDERS:
         raise ConfigError(f"unknown provider {location.provider!r}; known: {', '.join(PROVIDERS)}")
-    return PROVIDERS[location.provider](location, clock, variable_prefix)
+    return PROVIDERS[location.provider](Opening(location, clock, variable_prefix, create))
 
 
-def _open_file(location: Location, _clock: Clock, _variable_prefix: str) -> ObjectStore:
+def _open_file(opening: Opening) -> ObjectStore:
     from backupagent.stores.local import LocalStore  # noqa: PLC0415
 
-    return LocalStore(Path(location.bucket))
+    return LocalStore(Path(opening.location.bucket), create=opening.create)
 
 
-def _open_memory(location: Location, clock: Clock, _variable_prefix: str) -> ObjectStore:
+def _open_memory(opening: Opening) -> ObjectStore:
     from backupagent.stores.memory import named_memory_store  # noqa: PLC0415
 
-    return named_memory_store(location.bucket, clock)
+    return named_memory_store(opening.location.bucket, opening.clock)
 
 
-def _open_s3(location: Location, _clock: Clock, variable_prefix: str) -> ObjectStore:
+def _open_s3(opening: Opening) -> ObjectStore:
     from backupagent.stores.s3 import S3Settings, open_s3  # noqa: PLC0415 - boto3 takes 0.2 s
 
-    fields = _credentials(location, f"{variable_prefix}AWS")
+    location = opening.location
+    fields = _credentials(location, f"{opening.variable_prefix}AWS")
     _refuse_unsupported(fields)
     path_style = location.options.get("path-style", fields.get("s3ForcePathStyle", "").lower())
     return open_s3(

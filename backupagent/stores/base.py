@@ -88,11 +88,14 @@ class StoreFeatures:
         metadata: Objects carry the metadata given with them.
         conditional_create: ``if_absent`` is atomic at the store.
         remote: Requests cross a network, so that many at a time pay.
+        leftovers: A writer that is killed leaves something of a ``put``, which ``list_uploads`` gives with
+            ``part_size`` 0, so that it can be aborted; never that of a writer that lives.
     """
 
     metadata: bool = True
     conditional_create: bool = True
     remote: bool = True
+    leftovers: bool = False
 
 
 class ObjectStore(Protocol):

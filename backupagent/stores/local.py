@@ -48,10 +48,12 @@ class LocalStore:
 
     Args:
         root: The directory; made by the first write.
+        create: Before that it counts as empty; otherwise listing what does not exist is ``ObjectNotFound``.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, create: bool = False) -> None:
         self._root = root
+        self._create = create
         self._limits = StoreLimits()
 
     @property
@@ -67,12 +69,12 @@ class LocalStore:
     @property
     def features(self) -> StoreFeatures:
         """Optional abilities."""
-        return StoreFeatures(metadata=False, remote=False)
+        return StoreFeatures(metadata=False, remote=False, leftovers=True)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects in byte order of the keys; one directory's entries are in memory at a time."""
         with self._translating("list", prefix):
-            for key, entry in files.walk(self._root, prefix):
+            for key, entry in self._walk(prefix):
                 if key.endswith((_PART, _LOG)):
                     continue
                 try:
@@ -197,7 +199,7 @@ class LocalStore:
         """List open uploads, and what a killed ``put`` left (``part_size`` 0), so that it can be aborted."""
         found: dict[tuple[str, str], Upload] = {}
         with self._translating("list uploads", prefix):
-            for key, entry in files.walk(self._root, prefix):
+            for key, entry in self._walk(prefix):
                 match = _UNFINISHED.fullmatch(key)
                 if match is None or not match["key"].startswith(prefix):
                     continue
@@ -219,6 +221,11 @@ class LocalStore:
 
     def close(self) -> None:
         """Do nothing: no file stays open between calls."""
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        if self._create and not os.path.lexists(self._root):
+            return iter(())
+        return files.walk(self._root, prefix)
 
     def _path(self, key: str) -> Path:
         check_key(key)

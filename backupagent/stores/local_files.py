@@ -16,7 +16,7 @@ from backupagent.stores.keys import MAX_KEY_SIZE, fault_of_key
 READ_BACK_SIZE = 1 << 20
 """Bytes of memory with which a part is read back, whatever its size."""
 
-_READING = {"list", "stat", "read", "list parts", "upload part"}
+_READING = {"list", "list uploads", "stat", "read", "list parts", "upload part"}
 """Calls whose object cannot exist when an element of its path is a file."""
 
 

@@ -78,6 +78,17 @@ class UploadJournal:
         """Remove an entry; a missing one is fine."""
         self._store.delete(self._key(name))
 
+    def uploads(self) -> set[tuple[str, str]]:
+        """Return key and id of every upload that is remembered."""
+        found: set[tuple[str, str]] = set()
+        for info in list(self._store.list_objects(self._prefix)):
+            try:
+                entry = self._read(info.key, info.size)
+            except (ObjectNotFound, IntegrityError):
+                continue
+            found.add((entry.key, entry.upload))
+        return found
+
     def abort_abandoned(self, *, now_s: float, older_than_s: float, stream_marker: str) -> int:
         """Throw away streamed uploads whose process is gone.
 

@@ -86,6 +86,21 @@ def read_objects(store: ObjectStore, items: Sequence[ReadItem], transfer: Transf
             fetcher.give_back(buffer)
 
 
+def next_object(pieces: Iterator[Piece]) -> Iterator[memoryview]:
+    """Give the bytes of the next object, and ask for nothing behind it, where an error would not be its own.
+
+    Args:
+        pieces: From ``read_objects``, at the start of an object.
+
+    Yields:
+        Its bytes in order, each valid until the next is asked for.
+    """
+    for piece in pieces:
+        yield piece.data
+        if piece.last:
+            return
+
+
 class _Fetcher:
     """Shared by the worker threads and the one consumer."""
 

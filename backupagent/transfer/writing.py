@@ -83,17 +83,18 @@ class ObjectWriter:
             Cancelled: the transfer's token was set.
         """
         self._raise_error()
-        self._transfer.cancel.raise_if_set()
         if self._ended:
             raise ValueError("complete after the end")
         if self._upload is None:
             failpoints.hit(failpoint)
+            self._transfer.cancel.raise_if_set()
             with memoryview(self._buffer or b"") as view:
                 info = self._store.put(self._key, view[: self._filled], metadata=metadata or self._metadata)
             self._transfer.progress.add(self._filled)
         else:
             self._finish_parts()
             failpoints.hit(failpoint)
+            self._transfer.cancel.raise_if_set()
             info = self._store.complete_upload(self._upload, sorted(self._tags, key=lambda tag: tag.number))
             self._journal.forget(self._journal_name)
             self._upload = None

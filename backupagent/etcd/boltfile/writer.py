@@ -45,7 +45,9 @@ def storage_error(error: OSError, name: str) -> BackupAgentError:
         name: The file, for the message.
     """
     reason = error.strerror or str(error)
-    return NoSpace(f"{name}: {reason}") if error.errno in _NO_SPACE else EtcdError(reason, endpoint=name)
+    if error.errno in _NO_SPACE:
+        return NoSpace(f"{name}: {reason}")
+    return EtcdError(reason, endpoint=name, hint="check the path, its permissions and its disk")
 
 
 class PageAppender:
