@@ -12,15 +12,6 @@ from typing import Any
 from backupagent.units import MiB, parse_duration, parse_size
 
 
-class Secret(str):
-    """Text that never shows itself."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "***" if self else "''"
-
-
 class OutputFormat(StrEnum):
     """How a command reports: for people, or as one JSON document on stdout."""
 

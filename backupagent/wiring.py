@@ -97,8 +97,8 @@ def run_verify(settings: VerifySettings, progress: Progress, cancel: Cancel) -> 
         return Verifier(snapstore, settings, _transfer(settings, progress, cancel)).run()
 
 
-def _etcd(settings: EtcdSettings) -> connection.EtcdSettings:
-    return connection.EtcdSettings(
+def _etcd(settings: EtcdSettings) -> connection.EtcdAccess:
+    return connection.EtcdAccess(
         endpoints=settings.endpoints,
         ca_cert=settings.cacert,
         cert=settings.cert,

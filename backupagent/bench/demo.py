@@ -11,7 +11,7 @@ from backupagent import wiring
 from backupagent.cancel import Cancel
 from backupagent.clock import SYSTEM_CLOCK
 from backupagent.etcd.client import EtcdClient, HashKV
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.progress import Progress
 from backupagent.settings import CopySettings, RestoreSettings, SnapshotChoice, SnapshotSettings
 from backupagent.testing.keyspace import compare, read_everything
@@ -109,7 +109,7 @@ def _stores(store: str, folder: Path, stack: ExitStack) -> tuple[str, str]:
 
 @contextmanager
 def _client(server: EtcdServer) -> Iterator[EtcdClient]:
-    with EtcdClient.open(EtcdSettings(endpoints=(server.url,))) as client:
+    with EtcdClient.open(EtcdAccess(endpoints=(server.url,))) as client:
         yield client
 
 

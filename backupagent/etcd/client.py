@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from backupagent.cancel import Cancel
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 
 if TYPE_CHECKING:
     from backupagent.etcd.session import Session
@@ -76,12 +76,12 @@ class EtcdClient:
         settings: The settings that it was opened with.
     """
 
-    def __init__(self, session: "Session", settings: EtcdSettings) -> None:
+    def __init__(self, session: "Session", settings: EtcdAccess) -> None:
         self.etcd3 = session
         self._settings = settings
 
     @classmethod
-    def open(cls, settings: EtcdSettings) -> Self:
+    def open(cls, settings: EtcdAccess) -> Self:
         """Connect to the first endpoint that answers.
 
         Raises:

@@ -11,7 +11,7 @@ DEFAULT_PORT = 2379
 
 
 @dataclass(frozen=True)
-class EtcdSettings:
+class EtcdAccess:
     """How to reach and use an etcd cluster.
 
     Attributes:

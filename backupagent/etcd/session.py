@@ -10,7 +10,7 @@ import grpc
 
 from backupagent.cancel import Cancel
 from backupagent.errors import ConfigError, EtcdUnavailable
-from backupagent.etcd.connection import Endpoint, EtcdSettings
+from backupagent.etcd.connection import Endpoint, EtcdAccess
 from backupagent.etcd.grpc_errors import STALE_TOKEN, details_of, translated
 from backupagent.etcd.shim import etcd3, etcdrpc
 from backupagent.etcd.stream import GuardedStream, WatchStream
@@ -59,7 +59,7 @@ class Session(etcd3.Etcd3Client):  # type: ignore[misc]  # etcd3 has no types
 
     messages = etcdrpc
 
-    def __init__(self, settings: EtcdSettings, endpoint: Endpoint) -> None:
+    def __init__(self, settings: EtcdAccess, endpoint: Endpoint) -> None:
         self.endpoint = str(endpoint)
         self._settings = settings
         self.uses_secure_channel = endpoint.tls
@@ -132,7 +132,7 @@ class Session(etcd3.Etcd3Client):  # type: ignore[misc]  # etcd3 has no types
         )
 
 
-def connect(settings: EtcdSettings) -> Session:
+def connect(settings: EtcdAccess) -> Session:
     """Return a session with the first endpoint that answers, preferring one that knows a leader.
 
     A member without a leader still serves snapshots, which is what is left when quorum is lost.
@@ -178,7 +178,7 @@ def _none_answered(failures: list[EtcdUnavailable]) -> EtcdUnavailable:
     return EtcdUnavailable(f"none of {len(failures)} endpoints answers: {reasons}", hint=failures[0].hint)
 
 
-def _open_channel(settings: EtcdSettings, endpoint: Endpoint) -> Any:  # noqa: ANN401 - grpc has no types
+def _open_channel(settings: EtcdAccess, endpoint: Endpoint) -> Any:  # noqa: ANN401 - grpc has no types
     if not endpoint.tls:
         return grpc.insecure_channel(str(endpoint), options=CHANNEL_OPTIONS)
     credentials = grpc.ssl_channel_credentials(_read(settings.ca_cert), _read(settings.key), _read(settings.cert))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -19,6 +19,7 @@ from backupagent.model.snapshot import Revision, Snapshot, SnapshotKind
 from backupagent.model.trailer import TRAILER_SIZE, TrailerCheck
 from backupagent.operations.delta_builder import BuiltDelta, DeltaBuilder
 from backupagent.operations.report import SnapshotReport
+from backupagent.progress import Progress
 from backupagent.settings import SnapshotChoice, SnapshotSettings
 from backupagent.snapstore import SnapStore
 from backupagent.transfer.context import Transfer
@@ -107,7 +108,7 @@ class Snapshotter:
                 suffix=self._codec.suffix,
                 final=self._settings.final,
             )
-            progress.expect(0)
+            progress.expect(status.db_size + TRAILER_SIZE)
             progress.note(snapshot.name)
             manifest = self._stream(snapshot, before, created, status)
         with progress.phase("prove"):
@@ -125,13 +126,16 @@ class Snapshotter:
         """Stream, check, compress and upload at the same time; nothing touches a disk."""
         key = self._snapstore.layout.snapshot(snapshot.name)
         trailer = TrailerCheck(SnapshotKind.FULL, key)
+        # What is shown is how much of the database has come, whose size is known; not what compression makes of it.
+        upload = replace(self._transfer, progress=Progress())
         with (
             _encoding(self._codec) as encoder,
-            open_writer(self._snapstore.store, key, self._snapstore.journal, self._transfer) as writer,
+            open_writer(self._snapstore.store, key, self._snapstore.journal, upload) as writer,
         ):
             for blob in self._client.snapshot_stream(self._transfer.cancel):
                 failpoints.hit("snapshot.stream")
                 trailer.update(blob)
+                self._transfer.progress.add(len(blob))
                 _write_all(writer, encoder.feed(blob))
             content = trailer.finish()
             _write_all(writer, encoder.finish())

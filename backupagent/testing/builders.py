@@ -17,7 +17,7 @@ from pathlib import Path
 
 from backupagent.codecs import CODECS
 from backupagent.etcd.client import EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.model.event import Change, Event, KeyValue, encode_event, format_time
 from backupagent.model.snapshot import Revision, Snapshot, SnapshotKind
 from backupagent.testing.keyspace import Put, commit
@@ -114,7 +114,7 @@ def build_full(store_dir: Path, full: Full) -> Revision:
     quota = f"--quota-backend-bytes={8 * GiB}"
     with (
         EtcdServer(find_binary(FULL_ETCD) or require("etcd"), extra_args=[quota]) as server,
-        EtcdClient.open(EtcdSettings(endpoints=(server.endpoint,))) as client,
+        EtcdClient.open(EtcdAccess(endpoints=(server.endpoint,))) as client,
     ):
         revision = _fill(client, full)
         _write(store_dir, _full_name(revision, full.codec), client.snapshot_stream())

@@ -111,7 +111,7 @@ def test_a_peer_that_failed_is_not_compared_with(tmp_path: Path, restore_by: Cal
 def test_a_missed_target_fails_only_a_check(
     tmp_path: Path,
     restore_by: Callable[..., None],
-    check: bool,  # noqa: FBT001 - a column
+    check: bool,
     code: int,
 ) -> None:
     restore_by(RIGHT, targets=(Target(Metric.PEAK_MEMORY, 1),))

@@ -59,7 +59,7 @@ def test_a_failed_run_leaves_no_figures() -> None:
         (Target(Metric.WRITTEN, 0), 0, True),
     ],
 )
-def test_a_target_judges_our_figure(target: Target, figure: float, met: bool) -> None:  # noqa: FBT001 - a column
+def test_a_target_judges_our_figure(target: Target, figure: float, met: bool) -> None:
     measured = result(runs(2, 2), runs(4, 4))
     smaller = result(runs(1, memory=MiB // 2), [])
 

@@ -45,7 +45,7 @@ def test_demo_of_different_etcds_says_so(
 
             def start_and_write(*, wait: bool = True) -> None:
                 start(wait=wait)
-                with module.EtcdClient.open(module.EtcdSettings(endpoints=(server.url,))) as client:
+                with module.EtcdClient.open(module.EtcdAccess(endpoints=(server.url,))) as client:
                     client.etcd3.put("meddled", "with")
 
             server.start = start_and_write  # type: ignore[method-assign]

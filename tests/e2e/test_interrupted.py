@@ -17,7 +17,7 @@ from targets import DirectoryTarget, MinioTarget, Target, digests
 
 from backupagent.errors import Cancelled
 from backupagent.etcd.client import EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.testing.builders import Deltas, RandomFull, build_chain
 from backupagent.testing.keyspace import Put, commit
 from backupagent.testing.servers import EtcdServer
@@ -200,7 +200,7 @@ def etcd(server_binary: Callable[[str], Path]) -> Iterator[EtcdServer]:
 
 
 def open_client(server: EtcdServer) -> EtcdClient:
-    return EtcdClient.open(EtcdSettings(endpoints=(server.url,)))
+    return EtcdClient.open(EtcdAccess(endpoints=(server.url,)))
 
 
 @for_each_target(SNAPSHOTS)

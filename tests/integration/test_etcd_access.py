@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from backupagent.cancel import Cancel
 from backupagent.errors import ConfigError, EtcdError, EtcdUnavailable
 from backupagent.etcd.client import EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.etcd.watch import CatchUp, events
 from backupagent.testing.servers import EtcdServer, free_ports
 
@@ -28,7 +28,7 @@ Find = Callable[[str], Path]
 def guarded(request: pytest.FixtureRequest, server_binary: Find) -> Iterator[EtcdServer]:
     """An etcd with authentication on, a root user and one who may read a little."""
     with EtcdServer(server_binary(request.param)) as server:
-        with EtcdClient.open(EtcdSettings((server.url,))) as client:
+        with EtcdClient.open(EtcdAccess((server.url,))) as client:
             auth, messages = client.etcd3.auth_stub, client.etcd3.messages
             client.etcd3.put("a", "1")
             auth.UserAdd(messages.AuthUserAddRequest(name="root", password="rootsecret"))
@@ -43,7 +43,7 @@ def guarded(request: pytest.FixtureRequest, server_binary: Find) -> Iterator[Etc
 
 
 def test_root_may_do_all_that_a_backup_does(guarded: EtcdServer) -> None:
-    settings = EtcdSettings((guarded.url,), username="root", password="rootsecret")
+    settings = EtcdAccess((guarded.url,), username="root", password="rootsecret")
     with EtcdClient.open(settings) as client:
         client.etcd3.lease(100, 77)
         client.etcd3.put("a", "2", lease=77)
@@ -56,7 +56,7 @@ def test_root_may_do_all_that_a_backup_does(guarded: EtcdServer) -> None:
 
 
 def test_token_that_ended_is_renewed(guarded: EtcdServer) -> None:
-    settings = EtcdSettings((guarded.url,), username="root", password="rootsecret")
+    settings = EtcdAccess((guarded.url,), username="root", password="rootsecret")
     with EtcdClient.open(settings) as client:
         for use in (
             client.revision,
@@ -71,7 +71,7 @@ def test_token_that_ended_is_renewed(guarded: EtcdServer) -> None:
 
 def test_wrong_password_is_refused_and_not_repeated(guarded: EtcdServer) -> None:
     with pytest.raises(EtcdError, match="authentication failed") as caught:
-        EtcdClient.open(EtcdSettings((guarded.url,), username="root", password="hunter2"))
+        EtcdClient.open(EtcdAccess((guarded.url,), username="root", password="hunter2"))
     assert type(caught.value) is EtcdError
     assert "hunter2" not in str(caught.value) + repr(caught.value.__cause__)
     assert caught.value.hint == "check user name and password"
@@ -79,7 +79,7 @@ def test_wrong_password_is_refused_and_not_repeated(guarded: EtcdServer) -> None
 
 def test_no_login_is_refused(guarded: EtcdServer) -> None:
     def use() -> int:
-        with EtcdClient.open(EtcdSettings((guarded.url,))) as client:  # since 3.5 refused here
+        with EtcdClient.open(EtcdAccess((guarded.url,))) as client:  # since 3.5 refused here
             return client.revision()
 
     with pytest.raises(EtcdError, match="user name is empty") as caught:
@@ -88,7 +88,7 @@ def test_no_login_is_refused(guarded: EtcdServer) -> None:
 
 
 def test_user_who_may_not_read_all_is_refused(guarded: EtcdServer) -> None:
-    settings = EtcdSettings((guarded.url,), username="guest", password="guestsecret")
+    settings = EtcdAccess((guarded.url,), username="guest", password="guestsecret")
     with EtcdClient.open(settings) as client:
         client.etcd3.put("a", "3")
         with pytest.raises(EtcdError, match="cancelled the watch: permission denied") as caught:
@@ -162,9 +162,7 @@ def tls(server_binary: Find, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.mark.parametrize("scheme", ["https://", ""])
 def test_client_certificate(tls: Tls, scheme: str) -> None:
-    settings = EtcdSettings(
-        (scheme + tls.address,), ca_cert=tls.authority.cert, cert=tls.client.cert, key=tls.client.key
-    )
+    settings = EtcdAccess((scheme + tls.address,), ca_cert=tls.authority.cert, cert=tls.client.cert, key=tls.client.key)
     with EtcdClient.open(settings) as client:
         client.etcd3.put("tls", "1")
         assert sum(map(len, events(client, 2, client.revision(), cancel=Cancel()))) >= 1
@@ -175,10 +173,10 @@ def test_client_certificate(tls: Tls, scheme: str) -> None:
 def test_missing_or_foreign_certificates_are_refused(tls: Tls) -> None:
     url = f"https://{tls.address}"
     for wrong in (
-        EtcdSettings((url,), ca_cert=tls.authority.cert, connect_timeout_s=5),
-        EtcdSettings((url,), ca_cert=tls.stranger.cert, cert=tls.client.cert, key=tls.client.key, connect_timeout_s=5),
-        EtcdSettings((url,), cert=tls.client.cert, key=tls.client.key, connect_timeout_s=5),
-        EtcdSettings((f"http://{tls.address}",), connect_timeout_s=5),
+        EtcdAccess((url,), ca_cert=tls.authority.cert, connect_timeout_s=5),
+        EtcdAccess((url,), ca_cert=tls.stranger.cert, cert=tls.client.cert, key=tls.client.key, connect_timeout_s=5),
+        EtcdAccess((url,), cert=tls.client.cert, key=tls.client.key, connect_timeout_s=5),
+        EtcdAccess((f"http://{tls.address}",), connect_timeout_s=5),
     ):
         with pytest.raises(EtcdUnavailable, match=f"^etcd {tls.address}: "):
             EtcdClient.open(wrong)
@@ -186,4 +184,4 @@ def test_missing_or_foreign_certificates_are_refused(tls: Tls) -> None:
 
 def test_unreadable_certificate_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.crt cannot be read: No such file"):
-        EtcdClient.open(EtcdSettings(("https://127.0.0.1:1",), ca_cert=tmp_path / "absent.crt"))
+        EtcdClient.open(EtcdAccess(("https://127.0.0.1:1",), ca_cert=tmp_path / "absent.crt"))

@@ -15,7 +15,7 @@ import pytest
 from backupagent.cancel import Cancel
 from backupagent.errors import Cancelled, EtcdError, EtcdUnavailable, RevisionCompacted
 from backupagent.etcd.client import MAX_LEASE_REQUESTS, EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.etcd.watch import events
 from backupagent.model.event import DELETE, PUT, Event
 from backupagent.testing.servers import EtcdServer, binary_version, free_ports
@@ -32,7 +32,7 @@ def etcd(request: pytest.FixtureRequest, server_binary: Find) -> Iterator[EtcdSe
 
 @pytest.fixture
 def client(etcd: EtcdServer) -> Iterator[EtcdClient]:
-    with EtcdClient.open(EtcdSettings((etcd.url,))) as opened:
+    with EtcdClient.open(EtcdAccess((etcd.url,))) as opened:
         yield opened
 
 
@@ -216,7 +216,7 @@ def test_hash_kv(etcd: EtcdServer, client: EtcdClient, server_binary: Find) -> N
 
 
 def test_compacted_history(server_binary: Find, etcd: EtcdServer) -> None:
-    with EtcdServer(etcd.binary) as fresh, EtcdClient.open(EtcdSettings((fresh.url,))) as client:
+    with EtcdServer(etcd.binary) as fresh, EtcdClient.open(EtcdAccess((fresh.url,))) as client:
         for number in range(30):
             client.etcd3.put(f"k{number % 3}", str(number))
         assert client.hash_kv().compact_revision == -1
@@ -235,7 +235,7 @@ def test_compacted_history(server_binary: Find, etcd: EtcdServer) -> None:
 
 
 def test_errors_of_etcd3_are_translated_on_request(own_etcd: EtcdServer) -> None:
-    with EtcdClient.open(EtcdSettings((own_etcd.url,), request_timeout_s=5)) as client:
+    with EtcdClient.open(EtcdAccess((own_etcd.url,), request_timeout_s=5)) as client:
         with client.errors(), pytest.raises(EtcdError, match="key is not provided"), client.errors():
             client.etcd3.put("", "x")
         own_etcd.kill()
@@ -256,15 +256,15 @@ def test_errors_of_etcd3_are_translated_on_request(own_etcd: EtcdServer) -> None
 
 def test_first_endpoint_that_answers_is_used(own_etcd: EtcdServer) -> None:
     dead = [f"http://127.0.0.1:{port}" for port in free_ports(2)]
-    with EtcdClient.open(EtcdSettings((dead[0], own_etcd.endpoint, dead[1]))) as client:
+    with EtcdClient.open(EtcdAccess((dead[0], own_etcd.endpoint, dead[1]))) as client:
         assert client.endpoint == own_etcd.endpoint
     with pytest.raises(
         EtcdUnavailable, match=r"^etcd: none of 2 endpoints answers: 127\.0\.0\.1:.*; 127\.0\.0\.1:"
     ) as caught:
-        EtcdClient.open(EtcdSettings(tuple(dead)))
+        EtcdClient.open(EtcdAccess(tuple(dead)))
     assert "check that etcd runs" in caught.value.hint
     with pytest.raises(EtcdUnavailable, match=f"^etcd {dead[0].removeprefix('http://')}: "):
-        EtcdClient.open(EtcdSettings((dead[0],)))
+        EtcdClient.open(EtcdAccess((dead[0],)))
 
 
 def test_member_without_a_leader_is_the_last_choice_but_still_serves_a_snapshot(own_etcd: EtcdServer) -> None:
@@ -280,15 +280,15 @@ def test_member_without_a_leader_is_the_last_choice_but_still_serves_a_snapshot(
         for member in (left, lost):
             member.wait_ready()
         lost.kill()
-        with EtcdClient.open(EtcdSettings((left.url,), request_timeout_s=1)) as client:
+        with EtcdClient.open(EtcdAccess((left.url,), request_timeout_s=1)) as client:
             quorum_lost = threading.Event()
             while client.status().leader:
                 quorum_lost.wait(0.05)
             with pytest.raises(EtcdUnavailable):
                 client.revision()
-        with EtcdClient.open(EtcdSettings((left.url,))) as client:
+        with EtcdClient.open(EtcdAccess((left.url,))) as client:
             assert "etcdserver: no leader" in client.status().errors
             content = b"".join(client.snapshot_stream())
             assert hashlib.sha256(content[:-32]).digest() == content[-32:]
-        with EtcdClient.open(EtcdSettings((left.url, own_etcd.url))) as client:
+        with EtcdClient.open(EtcdAccess((left.url, own_etcd.url))) as client:
             assert client.endpoint == own_etcd.endpoint

@@ -11,7 +11,7 @@ import pytest
 from backupagent.cancel import Cancel
 from backupagent.errors import EtcdUnavailable
 from backupagent.etcd.client import EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.etcd.stream import WatchStream
 from backupagent.etcd.watch import CatchUp, events
 from backupagent.model.event import DELETE, PUT, Event
@@ -118,7 +118,7 @@ def read(batches: Iterator[list[Event]]) -> Written:
 
 
 def test_long_history_equals_what_was_written(etcd: EtcdServer) -> None:
-    with EtcdClient.open(EtcdSettings((etcd.url,))) as client:
+    with EtcdClient.open(EtcdAccess((etcd.url,))) as client:
         written = fill(client, 19_500) + transact(client, 500, seed=5)
         source = Recorded(client)
         assert read(events(source, 2, client.revision(), cancel=Cancel())) == written
@@ -131,7 +131,7 @@ def test_long_history_equals_what_was_written(etcd: EtcdServer) -> None:
 
 
 def test_history_of_big_values_is_fragmented_and_complete(etcd: EtcdServer) -> None:
-    with EtcdClient.open(EtcdSettings((etcd.url,))) as client:
+    with EtcdClient.open(EtcdAccess((etcd.url,))) as client:
         written = fill(client, 12, value_size=1 * MiB)
         source = Recorded(client)
         assert read(events(source, 2, client.revision(), cancel=Cancel())) == written
@@ -141,7 +141,7 @@ def test_history_of_big_values_is_fragmented_and_complete(etcd: EtcdServer) -> N
 def test_one_big_revision_is_fragmented_and_complete(etcd: EtcdServer) -> None:
     """A transaction of 20 MB, read from a server that sends at most 2 MiB at once."""
     generous = EtcdServer(etcd.binary, extra_args=[f"--max-request-bytes={64 * MiB}"])
-    with generous, EtcdClient.open(EtcdSettings((generous.url,))) as client:
+    with generous, EtcdClient.open(EtcdAccess((generous.url,))) as client:
         messages = client.etcd3.messages
         # 3.4 cannot start again from a WAL that has entries above 10 MB.
         count = 20 if binary_version(etcd.binary) >= (3, 5) else 8
@@ -153,7 +153,7 @@ def test_one_big_revision_is_fragmented_and_complete(etcd: EtcdServer) -> None:
         generous.stop()
         with (
             EtcdServer(etcd.binary, data_dir=generous.data_dir) as usual,
-            EtcdClient.open(EtcdSettings((usual.url,))) as again,
+            EtcdClient.open(EtcdAccess((usual.url,))) as again,
         ):
             source = Recorded(again)
             batches = list(events(source, 2, revision + 1, cancel=Cancel()))
@@ -173,7 +173,7 @@ def test_one_big_revision_is_fragmented_and_complete(etcd: EtcdServer) -> None:
     ids=["one", "sliced"],
 )
 def test_etcd_killed_in_the_middle(etcd: EtcdServer, limits: CatchUp, stream: int) -> None:
-    with EtcdClient.open(EtcdSettings((etcd.url,))) as client:
+    with EtcdClient.open(EtcdAccess((etcd.url,))) as client:
         written = fill(client, 5_000, value_size=4096)
         source = Recorded(client)
         reading = events(source, 2, client.revision(), cancel=Cancel(), limits=limits)

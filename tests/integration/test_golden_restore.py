@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backupagent.etcd.client import EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.testing.keyspace import StoredKey, read_everything
 from backupagent.testing.servers import EtcdServer
 
@@ -66,7 +66,7 @@ def test_the_started_etcd_equals_the_source(
     attached = {key.lease for key in keys if key.lease}
     with (
         EtcdServer(binary, data_dir=tmp_path / "data") as server,
-        EtcdClient.open(EtcdSettings(endpoints=(server.url,))) as client,
+        EtcdClient.open(EtcdAccess(endpoints=(server.url,))) as client,
     ):
         assert read_everything(client) == keys
         assert len(attached) == 2

@@ -14,7 +14,7 @@ from backupagent.codecs import codec_for_suffix
 from backupagent.etcd.boltfile.reader import BoltReader
 from backupagent.etcd.boltfile.tree import check_file
 from backupagent.etcd.client import EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.etcd.overlap import Overlap
 from backupagent.etcd.raftfiles import parse_initial_cluster, write_raft_files
 from backupagent.etcd.restored_db import RestoredDb
@@ -154,7 +154,7 @@ def test_etcd_started_from_it_equals_the_source(
     server = start(version, bucket, tmp_path / "data")
     [recorded] = source(bucket, "hashkv")
 
-    with EtcdClient.open(EtcdSettings(endpoints=(server.endpoint,))) as client:
+    with EtcdClient.open(EtcdAccess(endpoints=(server.endpoint,))) as client:
         assert read_everything(client) == recorded_keys(bucket)
         assert client.revision() == recorded["HashKV"]["header"]["revision"]
         client.compact(COMPACTED)

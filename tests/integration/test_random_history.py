@@ -10,7 +10,7 @@ import pytest
 from backupagent import wiring
 from backupagent.cancel import Cancel
 from backupagent.etcd.client import EtcdClient, HashKV
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.etcd.rpc import rpc_pb2
 from backupagent.model.snapshot import SnapshotKind
 from backupagent.operations.report import RestoreReport
@@ -41,7 +41,7 @@ def minio(server_binary: Callable[[str], Path], tmp_path_factory: pytest.TempPat
 
 def live_history(seed: int, server: EtcdServer, store: str) -> None:
     """Carry the planned steps out, taking snapshots where the plan says so."""
-    client = EtcdClient.open(EtcdSettings(endpoints=(server.url,)))
+    client = EtcdClient.open(EtcdAccess(endpoints=(server.url,)))
     try:
         for step in RandomHistory(seed).plan():
             match step:
@@ -52,7 +52,7 @@ def live_history(seed: int, server: EtcdServer, store: str) -> None:
                 case Restart():
                     client.close()
                     server.restart()
-                    client = EtcdClient.open(EtcdSettings(endpoints=(server.url,)))
+                    client = EtcdClient.open(EtcdAccess(endpoints=(server.url,)))
                 case action:
                     apply(client, action)
     finally:
@@ -93,13 +93,13 @@ def test_restored_history_equals_the_live_one(
     store, target = (tmp_path / "bucket").as_uri(), minio.format(prefix=f"seed/{seed}")
     with EtcdServer(binary, data_dir=tmp_path / "source.etcd") as server:
         live_history(seed, server, store)
-        with EtcdClient.open(EtcdSettings(endpoints=(server.url,))) as source:
+        with EtcdClient.open(EtcdAccess(endpoints=(server.url,))) as source:
             expected = source.hash_kv()
             report = restore(store, target, tmp_path / "new.etcd", expected.compact_revision)
             assert (expected.hash, expected.revision) == (report.hash_kv, report.revision)
             with (
                 EtcdServer(binary, data_dir=tmp_path / "new.etcd") as new,
-                EtcdClient.open(EtcdSettings(endpoints=(new.url,))) as restored,
+                EtcdClient.open(EtcdAccess(endpoints=(new.url,))) as restored,
             ):
                 compare_live(seed, source, restored, expected)
 

@@ -10,7 +10,7 @@ import pytest
 from backupagent.etcd.boltfile.reader import BoltReader
 from backupagent.etcd.boltfile.tree import check_file
 from backupagent.etcd.client import EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.etcd.mvcc.hashkv import OfflineHash, hash_kv
 from backupagent.etcd.raftfiles import parse_initial_cluster, write_raft_files
 from backupagent.etcd.restored_db import RestoredDb
@@ -52,7 +52,7 @@ class Source:
 
 
 def connect(server: EtcdServer) -> EtcdClient:
-    return EtcdClient.open(EtcdSettings(endpoints=(server.endpoint,)))
+    return EtcdClient.open(EtcdAccess(endpoints=(server.endpoint,)))
 
 
 def defragment(server: EtcdServer) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from backupagent.codecs import CODECS
 from backupagent.etcd.client import EtcdClient
-from backupagent.etcd.connection import EtcdSettings
+from backupagent.etcd.connection import EtcdAccess
 from backupagent.model.event import decode_events
 from backupagent.model.snapshot import Snapshot, SnapshotKind
 from backupagent.model.trailer import TRAILER_SIZE, TrailerCheck
@@ -22,7 +22,7 @@ FindBinary = Callable[[str], Path]
 
 
 def connect(server: EtcdServer) -> EtcdClient:
-    return EtcdClient.open(EtcdSettings(endpoints=(server.endpoint,)))
+    return EtcdClient.open(EtcdAccess(endpoints=(server.endpoint,)))
 
 
 @pytest.fixture

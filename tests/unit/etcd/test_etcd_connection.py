@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backupagent.errors import ConfigError
-from backupagent.etcd.connection import Endpoint, EtcdSettings, parse_endpoint
+from backupagent.etcd.connection import Endpoint, EtcdAccess, parse_endpoint
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_password_in_an_endpoint_is_refused_and_not_repeated(text: str) -> None:
 
 
 def test_tls_files_make_tls_the_default() -> None:
-    settings = EtcdSettings(("a:1", "http://b:2"), ca_cert=Path("ca.crt"))
+    settings = EtcdAccess(("a:1", "http://b:2"), ca_cert=Path("ca.crt"))
     assert [endpoint.tls for endpoint in settings.parsed_endpoints()] == [True, False]
-    settings = EtcdSettings(("a:1",), cert=Path("tls.crt"), key=Path("tls.key"))
+    settings = EtcdAccess(("a:1",), cert=Path("tls.crt"), key=Path("tls.key"))
     assert [endpoint.tls for endpoint in settings.parsed_endpoints()] == [True]
 
 
@@ -74,11 +74,11 @@ def test_tls_files_make_tls_the_default() -> None:
 )
 def test_half_of_a_pair_is_refused(fields: dict, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
-        EtcdSettings(**fields)
+        EtcdAccess(**fields)
     assert "hunter2" not in str(caught.value)
 
 
 def test_password_is_not_shown() -> None:
-    settings = EtcdSettings(username="root", password="hunter2")
+    settings = EtcdAccess(username="root", password="hunter2")
     assert "hunter2" not in repr(settings)
     assert "root" in repr(settings)
