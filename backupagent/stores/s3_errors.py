@@ -1,11 +1,14 @@
-"""Errors of boto3, botocore and urllib3 as errors of ours: the one place that knows their names."""
+"""Errors of boto3, botocore, urllib3 and HTTP as errors of ours: the one place that knows their names."""
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any
 
 import urllib3.exceptions
 from botocore import exceptions as sdk
+from botocore.parsers import create_parser
 
 from backupagent.errors import (
     AccessDenied,
@@ -20,11 +23,12 @@ from backupagent.errors import (
     TruncatedObject,
 )
 
-SDK_ERRORS = (sdk.BotoCoreError, sdk.ClientError, urllib3.exceptions.HTTPError, OSError)
-"""Everything that a call of the SDK is known to raise."""
+SDK_ERRORS = (sdk.BotoCoreError, sdk.ClientError, urllib3.exceptions.HTTPError, HTTPException, OSError)
+"""Everything that a call of the SDK or a direct request is known to raise."""
 
 _BROKEN = (
-    sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, urllib3.exceptions.HTTPError, OSError
+    sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, urllib3.exceptions.HTTPError, HTTPException,
+    OSError,
 )  # fmt: skip
 """Failures of the network: no answer, or not the whole of it."""
 
@@ -53,13 +57,12 @@ _BY_STATUS: Mapping[int, type[StoreError]] = {
 _LOCKED = ("object lock", "worm protected")
 """AWS answers AccessDenied and MinIO InvalidRequest: only the words tell."""
 
-_REGION_HINT = "name the region of the bucket: ?region=REGION"
-_HINTS = {
-    "AuthorizationHeaderMalformed": _REGION_HINT,
-    "IllegalLocationConstraintException": _REGION_HINT,
-    "PermanentRedirect": _REGION_HINT,
-    "RequestTimeTooSkewed": "set the clock of this machine right: signatures hold for 15 minutes",
-}
+_WRONG_REGION = frozenset({
+    "301", "307", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect",
+    "TemporaryRedirect",
+})  # fmt: skip
+_REGION = re.compile(r"[a-z0-9-]{1,63}")
+_HINTS = {"RequestTimeTooSkewed": "set the clock of this machine right: signatures hold for 15 minutes"}
 _TLS_HINT = "name the file with the certificates of the endpoint's CA in AWS_CA_BUNDLE"
 _CREDENTIALS_HINT = "give credentials: ?credentials=PATH, AWS_APPLICATION_CREDENTIALS, or as the AWS SDK finds them"
 
@@ -82,17 +85,28 @@ def translate(error: Exception, op: str, key: str, store: str) -> BackupAgentErr
         return StoreError(reason, op=op, key=key, store=store, hint=_TLS_HINT)
     if isinstance(error, _BROKEN):
         return StoreUnavailable(reason, op=op, key=key, store=store)
-    if isinstance(error, sdk.UnseekableStreamError):
-        # The SDK just learned that the bucket is in another region, but cannot rewind the body of this request.
-        # It remembers the region: the next request goes there.
-        return StoreUnavailable("the bucket is in another region", op=op, key=key, store=store, hint=_REGION_HINT)
     return StoreError(reason, op=op, key=key, store=store)
 
 
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> sdk.ClientError:
+    """Read a refused direct request as the SDK reads those it made itself.
+
+    Args:
+        status: Above 300.
+        headers: Of the answer.
+        body: Its beginning; XML, or whatever a proxy may say.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    raw = {"status_code": status, "headers": lower, "body": body}
+    answer = create_parser("rest-xml").parse(raw, None)  # type: ignore[arg-type]  # errors have no shape
+    return sdk.ClientError(answer, "direct request")
+
+
 def _translate_answer(answer: Any, op: str, key: str, store: str) -> BackupAgentError:  # noqa: ANN401 - parsed XML
-    code = str(answer.get("Error", {}).get("Code", ""))
-    message = str(answer.get("Error", {}).get("Message", ""))
+    error = answer.get("Error", {})
+    code, message = str(error.get("Code", "")), str(error.get("Message", ""))
     metadata = answer.get("ResponseMetadata", {})
+    headers = metadata.get("HTTPHeaders", {})
     status = int(metadata.get("HTTPStatusCode", 0))
     reason = f"{code}: {message}" if message else code or f"HTTP status {status}"
     if status == HTTPStatus.INSUFFICIENT_STORAGE or code == "XMinioStorageFull":
@@ -104,8 +118,8 @@ def _translate_answer(answer: Any, op: str, key: str, store: str) -> BackupAgent
         op=op,
         key=key,
         store=store,
-        hint=_HINTS.get(code),
-        retry_after_s=_retry_after_s(metadata.get("HTTPHeaders", {})),
+        hint=_region_hint(error, headers) if code in _WRONG_REGION else _HINTS.get(code),
+        retry_after_s=_retry_after_s(headers),
     )
 
 
@@ -116,6 +130,11 @@ def _class_of(code: str, message: str, status: int, op: str) -> type[StoreError]
         return ObjectExists if op in WRITES else ObjectChanged
     failed_there = StoreUnavailable if status >= HTTPStatus.INTERNAL_SERVER_ERROR else StoreError
     return _BY_CODE.get(code) or _BY_STATUS.get(status) or failed_there
+
+
+def _region_hint(error: Any, headers: Any) -> str:  # noqa: ANN401 - as the SDK gives it
+    region = str(headers.get("x-amz-bucket-region") or error.get("Region"))
+    return f"name the region of the bucket: ?region={region if _REGION.fullmatch(region) else 'REGION'}"
 
 
 def _retry_after_s(headers: Any) -> float | None:  # noqa: ANN401 - as the SDK gives it

@@ -1,4 +1,5 @@
 import ssl
+from http.client import BadStatusLine, IncompleteRead
 
 import pytest
 import urllib3.exceptions
@@ -16,7 +17,7 @@ from backupagent.errors import (
     StoreUnavailable,
     TruncatedObject,
 )
-from backupagent.stores.s3_errors import SDK_ERRORS, translate
+from backupagent.stores.s3_errors import SDK_ERRORS, refusal, translate
 
 
 def answer(status: int, code: str, message: str = "", headers: dict[str, str] | None = None) -> sdk.ClientError:
@@ -100,6 +101,40 @@ def test_hints_name_the_remedy(code: str, word: str) -> None:
     assert word in translate(answer(403, code), "list", "", "s3://b").hint
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "region"),
+    [
+        (301, {"X-Amz-Bucket-Region": "eu-west-1"}, b"", "eu-west-1"),
+        (307, {"X-Amz-Bucket-Region": "eu-west-1"}, b"<Error><Code>TemporaryRedirect</Code></Error>", "eu-west-1"),
+        (301, {}, b"<Error><Code>PermanentRedirect</Code><Message>m</Message></Error>", "REGION"),
+        (400, {}, b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>cn-north-1</Region></Error>", "cn-north-1"),
+        (301, {"x-amz-bucket-region": "rm -rf /; echo"}, b"", "REGION"),
+    ],
+)
+def test_the_region_of_the_bucket_is_named(status: int, headers: dict[str, str], body: bytes, region: str) -> None:
+    error = translate(refusal(status, headers, body), "read", "a", "s3://b")
+    assert type(error) is StoreError
+    assert error.hint == f"name the region of the bucket: ?region={region}"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (404, b"<?xml version='1.0'?><Error><Code>NoSuchUpload</Code><Message>m</Message></Error>", ObjectNotFound),
+        (400, b"<Error><Code>ExpiredToken</Code></Error>", AccessDenied),
+        (503, b"<html>a proxy says this</html>", StoreUnavailable),
+        (403, b"<Error><Code>cut in the midd", AccessDenied),
+        (502, b"\xff\xfe no XML", StoreUnavailable),
+        (412, b"", ObjectChanged),
+        (416, b"<Error><Code>InvalidRange</Code></Error>", TruncatedObject),
+        (400, b"<Error><Code><a><b/></a></Code></Error>", StoreError),
+        (400, b"<Other/>", StoreError),
+    ],
+)
+def test_refusals_of_direct_requests(status: int, body: bytes, expected: type[BackupAgentError]) -> None:
+    assert type(translate(refusal(status, {"Retry-After": "3"}, body), "read", "a", "s3://b")) is expected
+
+
 URL = "http://127.0.0.1:1/b"
 CERTIFICATE = ssl.SSLCertVerificationError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")
 
@@ -117,13 +152,16 @@ CERTIFICATE = ssl.SSLCertVerificationError("[SSL: CERTIFICATE_VERIFY_FAILED] sel
         (sdk.HTTPClientError(error="x"), StoreUnavailable),
         (sdk.SSLError(endpoint_url=URL, error="EOF occurred in violation of protocol"), StoreUnavailable),
         (sdk.SSLError(endpoint_url=URL, error=CERTIFICATE), StoreError),
-        (sdk.UnseekableStreamError(stream_object=b""), StoreUnavailable),
         (sdk.NoCredentialsError(), AccessDenied),
         (sdk.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), AccessDenied),
         (sdk.CredentialRetrievalError(provider="iam", error_msg="x"), AccessDenied),
         (sdk.NoRegionError(), StoreError),
         (urllib3.exceptions.ProtocolError("x"), StoreUnavailable),
+        (IncompleteRead(b"", 7), StoreUnavailable),
+        (BadStatusLine("x"), StoreUnavailable),
         (ConnectionResetError("x"), StoreUnavailable),
+        (TimeoutError("x"), StoreUnavailable),
+        (CERTIFICATE, StoreError),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.__name__,
 )

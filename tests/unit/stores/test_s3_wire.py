@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+from botocore.credentials import ReadOnlyCredentials
 
 from backupagent.errors import StoreError, StoreUnavailable, TruncatedObject
-from backupagent.stores.base import PartTag, Upload
+from backupagent.stores.base import ObjectInfo, PartTag, Upload
 from backupagent.stores.s3 import S3Settings, S3Store, open_s3
 
 MiB = 1024 * 1024
@@ -83,6 +84,9 @@ def partial(body: bytes, first: int = 0, *, total: int = 100, length: int | None
     )
 
 
+CHUNKED = b"HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"
+
+
 class TestRequests:
     def test_a_put_is_one_request_with_a_crc_and_no_hash(self, store, server) -> None:
         server.answers = [answer("200 OK", ETAG)]
@@ -119,6 +123,39 @@ class TestRequests:
         assert line == "GET /bucket/a HTTP/1.1"
         assert (headers["range"], headers["if-match"]) == ("bytes=7-9", '"e"')
 
+    def test_a_part_is_named_in_the_query(self, store, server) -> None:
+        crc = base64.b64encode(zlib.crc32(b"content").to_bytes(4, "big"))
+        server.answers = [answer("200 OK", ETAG + b"x-amz-checksum-crc32: " + crc + b"\r\n")]
+        tag = store.upload_part(Upload("a", "x/y+z=", 7), 3, b"content")
+        assert tag == PartTag(3, 7, '"e"', zlib.crc32(b"content"))
+        ((line, headers, body),) = server.requests
+        assert line == "PUT /bucket/a?partNumber=3&uploadId=x%2Fy%2Bz%3D HTTP/1.1"
+        assert headers["x-amz-checksum-crc32"] == crc.decode()
+        assert body == b"content"
+
+    def test_every_request_has_the_credentials_of_its_time(self, store, server, monkeypatch) -> None:
+        class Refreshed:
+            def __init__(self) -> None:
+                self.serial = 0
+
+            def get_frozen_credentials(self) -> ReadOnlyCredentials:
+                self.serial += 1
+                return ReadOnlyCredentials(f"ASIA{self.serial}", "hunter2", f"token{self.serial}")
+
+        monkeypatch.setattr(store._direct, "_credentials", Refreshed())
+        for serial in (1, 2):
+            server.answers = [answer("200 OK", ETAG)]
+            store.put("a", b"x")
+            _, headers, _ = server.requests[-1]
+            assert headers["authorization"].startswith(f"AWS4-HMAC-SHA256 Credential=ASIA{serial}/")
+            assert headers["x-amz-security-token"] == f"token{serial}"
+
+    def test_an_etag_that_is_no_header_is_not_sent(self, store, server) -> None:
+        for etag in ("e\r\nx-amz-meta-a: b", "é"):
+            with pytest.raises(StoreError, match="etag"):
+                store.read_into("a", memoryview(bytearray(1)), etag=etag)
+        assert server.requests == []
+
     def test_complete_sends_what_the_store_told(self, store, server) -> None:
         xml = b"<CompleteMultipartUploadResult><ETag>&quot;x-2&quot;</ETag></CompleteMultipartUploadResult>"
         server.answers = [answer("200 OK", body=xml)]
@@ -145,11 +182,26 @@ class TestAnswers:
             (partial(b"abcd", 1), StoreError),
             (answer("200 OK", ETAG, b"abcdefgh"), TruncatedObject),
             (answer("503 Slow Down", b"Retry-After: 9\r\n"), StoreUnavailable),
+            (CHUNKED, TruncatedObject),
+            (answer("300 Multiple Choices", b"", b"abcd"), StoreUnavailable),
+            (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", StoreUnavailable),
             (b"", StoreUnavailable),
             (b"HTTP/1.1 ", StoreUnavailable),
             (b"no HTTP at all\r\n\r\n", StoreUnavailable),
         ],
-        ids=["short object", "cut", "other range", "range ignored", "busy", "closed", "half a line", "not HTTP"],
+        ids=[
+            "short object",
+            "cut",
+            "other range",
+            "range ignored",
+            "busy",
+            "no length",
+            "choices",
+            "switch",
+            "closed",
+            "half a line",
+            "not HTTP",
+        ],
     )
     def test_wrong_answers_to_a_read(self, store, server, given: bytes, expected: type[Exception]) -> None:
         server.answers = [given]
@@ -163,6 +215,34 @@ class TestAnswers:
         buffer = bytearray(4)
         store.read_into("a", memoryview(buffer))
         assert buffer == b"abcd"
+
+    def test_what_stat_tells(self, store, server) -> None:
+        headers = b"Last-Modified: Mon, 23 Nov 2026 17:42:40 GMT\r\nX-Amz-Meta-Backupagent: {}\r\nx-amz-meta-b: \r\n"
+        server.answers = [answer("200 OK", ETAG + headers, length=1234)]
+        metadata = {"backupagent": "{}", "b": ""}
+        assert store.stat("a") == ObjectInfo("a", 1234, '"e"', 1795455760, metadata)
+        ((line, _, _),) = server.requests
+        assert line == "HEAD /bucket/a HTTP/1.1"
+
+    @pytest.mark.parametrize("size", [b"", b"-1", b"x", "\u0663".encode()])
+    def test_a_size_that_is_none(self, store, server, size: bytes) -> None:
+        server.answers = [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " + size + b"\r\n\r\n"]
+        with pytest.raises(StoreError, match="size"):
+            store.stat("a")
+
+    def test_what_cannot_be_read_of_an_answer_is_left_out(self, store, server) -> None:
+        headers = b"Date: yesterday\r\nx-amz-checksum-crc32: ?\r\n"
+        server.answers = [answer("200 OK", headers), answer("200 OK", headers)]
+        assert store.put("a", b"x") == ObjectInfo("a", 1, "", 0)
+        assert store.upload_part(Upload("a", "id", 5), 1, b"x") == PartTag(1, 1, "", None)
+
+    @pytest.mark.parametrize("call", [lambda store: store.stat("a"), lambda store: store.put("a", b"x")])
+    def test_another_region_is_named(self, store, server, call: Callable[[S3Store], object]) -> None:
+        server.answers = [answer("301 Moved Permanently", b"x-amz-bucket-region: ap-south-2\r\n")]
+        with pytest.raises(StoreError) as raised:
+            call(store)
+        assert "?region=ap-south-2" in raised.value.hint
+        assert len(server.requests) == 1
 
     def test_retry_after_is_passed_on(self, store, server) -> None:
         server.answers = [answer("503 Slow Down", b"Retry-After: 9\r\n", b"<Error><Code>SlowDown</Code></Error>")]

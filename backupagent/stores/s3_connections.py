@@ -1,0 +1,146 @@
+"""Connections of HTTP/1.1 to one server, kept open between requests; with TLS and proxies as botocore has them.
+
+The standard library's client and not urllib3, because it receives into the caller's buffer (ADR 0003).
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from botocore.httpsession import ProxyConfiguration, get_cert_path
+from botocore.utils import get_environ_proxies
+
+from backupagent.errors import ConfigError
+
+MAX_IDLE = 64
+"""Idle connections kept open; as many threads can work without opening new ones."""
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+"""Longest silence, not the longest request."""
+
+MAX_SURPLUS = 64 * 1024
+"""Bytes of an answer that are read to keep its connection; beyond that, closing it is cheaper."""
+
+
+class Connections:
+    """The connections to one server. Thread-safe.
+
+    Args:
+        origin: ``scheme://host[:port]`` of the server.
+        ca_bundle: File or directory with the CAs to trust; empty for those that come with the SDK.
+
+    Raises:
+        ConfigError: the CAs cannot be read, or the environment names a proxy that is itself reached over TLS.
+    """
+
+    def __init__(self, origin: str, ca_bundle: str) -> None:
+        self._origin = origin
+        proxies = ProxyConfiguration(get_environ_proxies(origin))
+        proxy = proxies.proxy_url_for(origin) or ""
+        if proxy.startswith("https:"):
+            raise ConfigError("a proxy that is reached over TLS is not supported", hint="name it as http://HOST:PORT")
+        self._proxy_headers: Mapping[str, str] = proxies.proxy_headers_for(proxy) if proxy else {}
+        self._proxy = urlsplit(proxy)
+        self._server = urlsplit(origin)
+        self._tls = _context(ca_bundle) if self._server.scheme == "https" else None
+        self._forwarded = bool(proxy) and self._tls is None
+        self._idle: deque[HTTPConnection] = deque()
+
+    @contextlib.contextmanager
+    def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: memoryview | None
+    ) -> Iterator[HTTPResponse]:
+        """Send a request once and give its answer; leaving the context early closes the connection.
+
+        Args:
+            method: The method of HTTP.
+            target: Path and query, percent-encoded.
+            headers: All but Content-Length and Accept-Encoding.
+            body: Goes out as it is, without a copy.
+
+        Raises:
+            OSError: no connection, or it broke.
+            http.client.HTTPException: what came back is not HTTP, or not the whole of it.
+        """
+        if self._forwarded:
+            target, headers = f"{self._origin}{target}", {**headers, **self._proxy_headers}
+        connection = self._take()
+        try:
+            # A server that refuses a body may answer and close before it has read all of it.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, body, headers)
+            answer = connection.getresponse()
+            with answer:
+                yield answer
+                answer.read(MAX_SURPLUS)
+                reusable = answer.isclosed() and connection.sock is not None
+        except BaseException:
+            connection.close()
+            raise
+        if reusable and len(self._idle) < MAX_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+    def _take(self) -> HTTPConnection:
+        """Give the connection used last, which the server has most likely not closed yet, or a new one."""
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if _is_alive(connection.sock):
+                    return connection
+                connection.close()
+        connection = self._new()
+        try:
+            connection.connect()
+            connection.sock.settimeout(READ_TIMEOUT_S)
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _new(self) -> HTTPConnection:
+        through = self._proxy if self._proxy.netloc else self._server
+        host = through.hostname or ""
+        if self._tls is None:
+            return HTTPConnection(host, through.port, timeout=CONNECT_TIMEOUT_S)
+        connection = HTTPSConnection(host, through.port, timeout=CONNECT_TIMEOUT_S, context=self._tls)
+        if self._proxy.netloc:
+            connection.set_tunnel(self._server.hostname or "", self._server.port, dict(self._proxy_headers))
+        return connection
+
+
+def _context(ca_bundle: str) -> ssl.SSLContext:
+    """Verify certificates and host names, by the CAs that the SDK trusts and only these."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
+    trusted = Path(ca_bundle or get_cert_path(verify=True) or "")
+    try:
+        if trusted.is_dir():
+            context.load_verify_locations(capath=trusted)
+        else:
+            context.load_verify_locations(cafile=trusted)
+    except OSError as error:
+        raise ConfigError(f"the CAs to trust cannot be read from {str(trusted)!r}: {error}") from error
+    return context
+
+
+def _is_alive(connection: socket.socket) -> bool:
+    """An idle connection has nothing to say but that it was closed."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return not poll.poll(0)
