@@ -54,6 +54,14 @@ SCENARIOS: tuple[Scenario, ...] = (
         targets=(Target(Metric.EVENTS_PER_S, 60_000), Target(Metric.PEAK_MEMORY, 128 * MiB)),
     ),
     Scenario(
+        name="restore-100k-gzip",
+        what="restore",
+        full=Full(values=1, value_size=16, codec="gzip"),
+        deltas=Deltas(count=15, per_delta=6_667, value_size=KiB, codec="gzip"),
+        contenders=(OUR_RESTORE, ETCDBRCTL_RESTORE),
+        targets=(Target(Metric.EVENTS_PER_S, 60_000), Target(Metric.PEAK_MEMORY, 128 * MiB)),
+    ),
+    Scenario(
         name="restore-1m",
         what="restore",
         full=_SMALL_FULL,

@@ -4,6 +4,7 @@ A full has it as one JSON object beside the snapshots; a delta carries the same 
 object, or as an object too where the store has no metadata. ``docs/formats.md`` describes each field.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -11,6 +12,11 @@ import msgspec
 from backupagent.errors import MalformedContent
 
 FORMAT = "backupagent.manifest/v1"
+
+MAX_TTL_S = 9_000_000_000
+"""Longest time to live that etcd grants, seconds. Source: etcd v3.5.35, server/lease/lessor.go, MaxLeaseTTL."""
+
+_LEASE_ID = re.compile(r"-?[0-9]{1,19}")
 
 METADATA_KEY = "backupagent"
 """Name of the one metadata entry; letters only, since Azure wants an identifier and proxies drop underscores."""
@@ -105,6 +111,8 @@ def decode_manifest(data: bytes, key: str) -> Manifest:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # it passes the last two on
         message = f"not a manifest: {error}"
         raise MalformedContent(message, key=key) from error
+    if not all(_LEASE_ID.fullmatch(lease) and 0 < ttl_s <= MAX_TTL_S for lease, ttl_s in manifest.leases.items()):
+        raise MalformedContent("a manifest with a lease that etcd cannot have granted", key=key)
     if manifest.format != FORMAT:
         message = f"manifest format {manifest.format!r}, this program reads {FORMAT!r}"
         raise MalformedContent(message, key=key)

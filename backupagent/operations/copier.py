@@ -1,7 +1,8 @@
 """Snapshots from one store to another: discover, plan, transfer, verify, publish."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,21 +239,27 @@ class Copier:
             ChecksumMismatch: names the first such object.
         """
         objects = [ReadItem(done.info.key, done.info.size, done.info.etag) for done in copied]
-        pieces = read_objects(self._target.store, objects, self._transfer)
         error: ChecksumMismatch | None = None
-        for key in (item.key for item in objects):
-            passage = self._passages[key]
-            sha = hashlib.sha256()
-            for data in next_object(pieces):
-                sha.update(data)
-            if sha.hexdigest() != passage.proof.stored_sha256:
-                self._target.store.delete(key)
-                self._target.store.delete(self._target.layout.manifest(passage.target_name))
-                message = f"read back with sha256 {sha.hexdigest()}, sent with {passage.proof.stored_sha256}"
-                hint = "the target changed the object, which was removed again; check the target and copy once more"
-                error = error or ChecksumMismatch(message, key=key, hint=hint)
+        with closing(read_objects(self._target.store, objects, self._transfer)) as pieces:
+            for item in objects:
+                found = self._compare(item.key, next_object(pieces))
+                error = error or found
         if error is not None:
             raise error
+
+    def _compare(self, key: str, data: Iterator[memoryview]) -> ChecksumMismatch | None:
+        """Remove an object that is not what was sent."""
+        passage = self._passages[key]
+        sha = hashlib.sha256()
+        for piece in data:
+            sha.update(piece)
+        if sha.hexdigest() == passage.proof.stored_sha256:
+            return None
+        self._target.store.delete(key)
+        self._target.store.delete(self._target.layout.manifest(passage.target_name))
+        message = f"read back with sha256 {sha.hexdigest()}, sent with {passage.proof.stored_sha256}"
+        hint = "the target changed the object, which was removed again; check the target and copy once more"
+        return ChecksumMismatch(message, key=key, hint=hint)
 
 
 def _same(stored: StoredSnapshot, manifest: Manifest | None, old: StoredSnapshot, known: Manifest | None) -> bool:

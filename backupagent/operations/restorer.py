@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,13 +149,14 @@ class Restorer:
 
     def _build(self, plan: _Plan) -> _Built:
         progress = self._transfer.progress
-        strip = self._settings.leases is LeasePolicy.STRIP
         items = [ReadItem(stored.key, stored.size, stored.etag) for stored in plan.chain.snapshots]
-        pieces = read_objects(self._snapstore.store, items, self._transfer)
-        with progress.phase("base", plan.chain.full.size):
-            progress.note(plan.chain.full.name)
-            self._write_base(plan, next_object(pieces))
-        with RestoredDb.open(plan.db, name=plan.chain.full.key, strip_leases=strip) as db:
+        with ExitStack() as opened:
+            pieces = opened.enter_context(closing(read_objects(self._snapstore.store, items, self._transfer)))
+            with progress.phase("base", plan.chain.full.size):
+                progress.note(plan.chain.full.name)
+                self._write_base(plan, next_object(pieces))
+            strip = self._settings.leases is LeasePolicy.STRIP
+            db = opened.enter_context(RestoredDb.open(plan.db, name=plan.chain.full.key, strip_leases=strip))
             _check_base(plan.chain.full, plan.manifest, db.base.revision)
             _require_contiguous(plan.chain, db.base.revision)
             with progress.phase("deltas", sum(delta.size for delta in plan.chain.deltas)):
@@ -193,14 +195,11 @@ class Restorer:
             for batch in events:
                 self._transfer.cancel.raise_if_set()
                 overlap.compare(batch)
-                failpoints.hit("restore.delta")
                 db.append(batch)
             overlap.finish()
         except IntegrityError:
             drain(events)  # a changed byte may look like anything: let the digest speak first
             raise
-        except OSError as error:
-            raise storage_error(error, str(self._settings.data_dir)) from error
         db.end_delta()
 
     # ---- finish

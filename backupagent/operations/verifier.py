@@ -1,7 +1,7 @@
 """Whether a store's objects are whole and its chains complete: every byte is read, nothing is restored."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from backupagent.errors import BackupAgentError, BadSnapshotName, IntegrityError, RevisionGap, StoreError
@@ -90,22 +90,30 @@ class Verifier:
 
     def _check_run(self, objects: list[StoredSnapshot], listing: Listing, findings: _Findings) -> int:
         items = [ReadItem(stored.key, stored.size, stored.etag) for stored in objects]
-        pieces = read_objects(self._snapstore.store, items, self._transfer)
-        for index, stored in enumerate(objects):
-            self._transfer.progress.note(stored.name)
-            reading = _Reading(pieces)
-            data = reading.data()
-            findings.checked += 1
-            try:
-                self._check(stored, data, listing)
-            except IntegrityError as error:
-                findings.add(stored.key, error)
-                with suppress(IntegrityError, StoreError):
-                    drain(data)
-                if not reading.ended:  # it was the reading that failed: begin behind this object
+        with closing(read_objects(self._snapstore.store, items, self._transfer)) as pieces:
+            for index, stored in enumerate(objects):
+                self._transfer.progress.note(stored.name)
+                if not self._check_next(stored, pieces, listing, findings):
                     return index + 1
-            findings.bytes += stored.size
         return len(objects)
+
+    def _check_next(
+        self, stored: StoredSnapshot, pieces: Iterator[Piece], listing: Listing, findings: _Findings
+    ) -> bool:
+        """Check one object; return whether those behind it can still be read from the same stream."""
+        reading = _Reading(pieces)
+        data = reading.data()
+        findings.checked += 1
+        try:
+            self._check(stored, data, listing)
+        except IntegrityError as error:
+            findings.add(stored.key, error)
+            with suppress(IntegrityError, StoreError):
+                drain(data)
+            if not reading.ended:  # it was the reading that failed
+                return False
+        findings.bytes += stored.size
+        return True
 
     def _check(self, stored: StoredSnapshot, data: Iterator[memoryview], listing: Listing) -> None:
         manifest = self._snapstore.manifest(stored, listing)

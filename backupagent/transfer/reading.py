@@ -1,7 +1,7 @@
 """Objects as one ordered stream of pieces, fetched by several ranged reads at a time."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from backupagent.cancel import Cancel
@@ -50,11 +50,11 @@ class _Task:
     last: bool
 
 
-def read_objects(store: ObjectStore, items: Sequence[ReadItem], transfer: Transfer) -> Iterator[Piece]:
+def read_objects(store: ObjectStore, items: Sequence[ReadItem], transfer: Transfer) -> Generator[Piece, None, None]:
     """Read objects one after the other, fetching ahead across their borders.
 
     Reads begin in order, so the piece that is wanted next always has its buffer; a slow one holds up the
-    others only when all buffers are full.
+    others only when all buffers are full. Close the generator when you stop early (``contextlib.closing``).
 
     Args:
         store: Where they are.

@@ -54,7 +54,7 @@ def test_the_order_of_leases_does_not_change_the_bytes() -> None:
     assert encode_manifest(forth) == encode_manifest(back)
 
 
-@given(st.text(), st.dictionaries(st.from_regex(r"-?[0-9]{1,19}", fullmatch=True), st.integers(0, 2**40)))
+@given(st.text(), st.dictionaries(st.from_regex(r"-?[0-9]{1,19}", fullmatch=True), st.integers(1, 9_000_000_000)))
 def test_it_is_ascii_for_use_as_metadata_whenever_its_name_is(name: str, leases: dict[str, int]) -> None:
     manifest = Manifest(format=FORMAT, name="x", kind="Incr", etcd_version=name, leases=leases)
     if name.isascii():
@@ -101,3 +101,13 @@ def test_a_report_shows_all_fields_also_the_unknown_ones() -> None:
     assert fields["hash_kv"] is None
     assert fields["leases"] == {}
     assert manifest_fields(FULL)["source"] == {"size": 3412, "etag": '"1"'}
+
+
+@pytest.mark.parametrize(
+    "leases",
+    ['{"x":1}', '{"":1}', '{"0x1":1}', '{"1":0}', '{"1":-5}', '{"1":9000000001}', '{"99999999999999999999":1}'],
+)
+def test_leases_that_etcd_cannot_have_granted_are_refused(leases: str) -> None:
+    data = f'{{"format":"{FORMAT}","name":"n","kind":"Incr","leases":{leases}}}'.encode()
+    with pytest.raises(MalformedContent, match="a lease that etcd cannot have granted"):
+        decode_manifest(data, "manifests/n.json")
