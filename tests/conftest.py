@@ -28,10 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No CA bundle, proxy, credential or option of the developer's shell reaches a test."""
+    """No CA bundle, proxy, credential, option or terminal of the developer's shell reaches a test."""
     for name in list(os.environ):
         if name.endswith("_CA_BUNDLE") or name.lower().endswith("_proxy") or name.startswith(("AWS_", "BACKUPAGENT_")):
             monkeypatch.delenv(name)
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
     yield
     failpoints.arm("")
 
