@@ -115,10 +115,10 @@ _TABLE = (
     ),
     Command(
         name="copy",
-        help="Copy snapshots to another store, of any provider.\n\n"
+        help="Copy snapshots to another store.\n\n"
         "The newest chain is moved first. What is already at the target is skipped when it is proven to be the same; "
         "a copy that was killed goes on where it stopped when it is run again.",
-        example="backupagent copy --source s3://old/main --target gs://new/main",
+        example="backupagent copy --source s3://old/main --target s3://new/main",
         settings=settings.CopySettings,
         run=_copy,
         show=text.copy,

@@ -24,8 +24,8 @@ PROGRAM = "backupagent"
 HELP = """Takes full and delta snapshots of an etcd, copies them between buckets of any provider, restores them,
 and proves that the new etcd equals the old one."""
 
-EPILOG = f"""A store is one URI: file:///dir/prefix, s3://bucket/prefix?endpoint=http://host:port,
-az://container/prefix?account=NAME or gs://bucket/prefix. Every option can also be set in the environment as
+EPILOG = f"""A store is one URI: file:///dir/prefix or s3://bucket/prefix?endpoint=http://host:port, with
+&region=NAME, &path-style=true and &credentials=PATH as needed. Every option can also be set in the environment as
 {VARIABLE_PREFIX}<OPTION>, e.g. {VARIABLE_PREFIX}PART_SIZE for --part-size. Exit codes are listed in
 docs/errors.md."""
 
