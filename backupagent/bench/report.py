@@ -57,6 +57,25 @@ def print_targets(results: Mapping[str, ScenarioResult]) -> int:
     return missed
 
 
+def print_circumstances(report: Mapping[str, Any]) -> None:
+    """Show what the figures belong to.
+
+    Args:
+        report: From ``document``.
+    """
+    host, versions = report["host"], dict(report["versions"])
+    for scenario in report["scenarios"]:
+        versions |= {each["name"]: each["version"] for each in scenario["contenders"] if each["version"]}
+    load = " to ".join("/".join(f"{one:.1f}" for one in host[moment]) for moment in ("load_before", "load_after"))
+    programs = ", ".join(f"{name} {told}" for name, told in versions.items())
+    machine = f"{host['cores']} cores ({host['cpu']}), {format_size(host['memory'])}, {host['file_system']}"
+    _console.print(
+        f"commit {report['git_commit'] or 'unknown'}; {programs}\n{machine}, load {load}; {report['policy']}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def document(
     results: Mapping[str, ScenarioResult], host: Mapping[str, Any], clock: Clock = SYSTEM_CLOCK
 ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import backupagent
 from backupagent.bench.contender import Contender
 from backupagent.bench.host import describe_host, load_average
 from backupagent.bench.measure import measure, settle
-from backupagent.bench.report import document, print_result, print_run, print_targets
+from backupagent.bench.report import document, print_circumstances, print_result, print_run, print_targets
 from backupagent.bench.results import ContenderResult, Run, ScenarioResult
 from backupagent.bench.scenarios import QUICK, SCENARIOS, Scenario
 from backupagent.bench.stages import STAGES, Stage
@@ -64,8 +64,9 @@ def run(
             results[scenario.name] = run_scenario(scenario, runs, workspace)
             print_result(results[scenario.name])
     missed = print_targets(results)
+    report = document(results, host | {"load_before": load_before, "load_after": load_average()})
+    print_circumstances(report)
     if json is not None:
-        report = document(results, host | {"load_before": load_before, "load_after": load_average()})
         json.write_text(json_format.dumps(report, indent=1) + "\n")
     failed = not all(result.ours.is_whole for result in results.values())
     return int(failed or (check and missed > 0))

@@ -74,6 +74,20 @@ def test_every_run_of_every_contender_is_in_the_json(tmp_path: Path, restore_by:
     assert len(report["host"]["load_before"]) == len(report["host"]["load_after"]) == 3
 
 
+def test_the_figures_are_printed_with_what_they_belong_to(
+    tmp_path: Path, restore_by: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    restore_by(RIGHT, RIGHT)
+
+    _code, report = run(tmp_path, runs=2)
+
+    shown = capsys.readouterr().out
+    assert shown.count("restore-quick #") == 4
+    assert f"commit {report['git_commit'] or 'unknown'}; python {report['versions']['python']}" in shown
+    assert f"{report['host']['cores']} cores" in shown
+    assert ", load " in shown
+
+
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
