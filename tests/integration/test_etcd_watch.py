@@ -174,7 +174,8 @@ def test_one_big_revision_is_fragmented_and_complete(etcd: EtcdServer) -> None:
 )
 def test_etcd_killed_in_the_middle(etcd: EtcdServer, limits: CatchUp, stream: int) -> None:
     with EtcdClient.open(EtcdAccess((etcd.url,))) as client:
-        written = fill(client, 5_000, value_size=4096)
+        # Far more than what gRPC lets the server send ahead: nobody may have it all before the server dies.
+        written = fill(client, 5_000, value_size=16_384)
         source = Recorded(client)
         reading = events(source, 2, client.revision(), cancel=Cancel(), limits=limits)
         got: Written = []
