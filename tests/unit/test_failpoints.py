@@ -48,6 +48,8 @@ def test_every_listed_point_is_in_the_code() -> None:
 def test_points_that_are_not_armed_do_nothing() -> None:
     failpoints.arm("transfer.part=nospace")
     failpoints.hit("restore.base")
+    with pytest.raises(OSError, match="No space left"):
+        failpoints.hit("transfer.part")
     failpoints.arm("")
     failpoints.hit("transfer.part")
 

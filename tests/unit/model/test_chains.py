@@ -82,7 +82,9 @@ def test_a_gap_names_the_range_and_the_delta_behind_it() -> None:
 
 
 def test_a_whole_chain_is_accepted() -> None:
-    Chain(full(6), (delta(7, 11), delta(11, 17))).require_contiguous()
+    chain = Chain(full(6), (delta(7, 11), delta(11, 17)))
+    chain.require_contiguous()
+    assert chain.gaps == ()
 
 
 def test_deltas_older_than_every_full_are_orphans() -> None:
