@@ -7,7 +7,7 @@ later than its name, overlapping deltas must agree.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from backupagent.errors import EmptySource, RevisionGap
+from backupagent.errors import RevisionGap
 from backupagent.model.snapshot import Revision, StoredSnapshot
 
 
@@ -109,23 +109,3 @@ def orphans(snapshots: Iterable[StoredSnapshot]) -> tuple[StoredSnapshot, ...]:
     everything = list(snapshots)
     held = {snapshot.key for chain in build_chains(everything) for snapshot in chain.snapshots}
     return tuple(sorted((s for s in everything if s.key not in held), key=_delta_order))
-
-
-def newest_chain(snapshots: Iterable[StoredSnapshot], *, where: str) -> Chain:
-    """Choose the chain to restore from, by names.
-
-    Args:
-        snapshots: All snapshots of a store.
-        where: The store as shown to users, for the message.
-
-    Raises:
-        EmptySource: there is no full snapshot.
-    """
-    everything = list(snapshots)
-    chains = build_chains(everything)
-    if not chains:
-        message = (
-            f"there are {len(everything)} delta snapshots but no full one" if everything else "there is no snapshot"
-        )
-        raise EmptySource(message, key=where)
-    return chains[0]

@@ -20,7 +20,7 @@ from backupagent.etcd.mvcc.hashkv import OfflineHash
 from backupagent.etcd.overlap import Overlap
 from backupagent.etcd.raftfiles import Cluster, parse_initial_cluster, require_advertised, write_raft_files
 from backupagent.etcd.restored_db import RestoredDb
-from backupagent.model.chain import Chain, newest_chain
+from backupagent.model.chain import Chain, build_chains
 from backupagent.model.manifest import Manifest
 from backupagent.model.snapshot import StoredSnapshot
 from backupagent.operations.report import LeaseCount, RestoreReport
@@ -135,9 +135,10 @@ class Restorer:
 
     def _plan(self, cluster: Cluster) -> _Plan:
         listing = self._snapstore.list()
-        if not any(stored.snapshot.is_full for stored in listing.snapshots):
+        chains = build_chains(listing.snapshots)
+        if not chains:
             raise self._snapstore.empty(listing)
-        chain = newest_chain(listing.snapshots, where=self._snapstore.display)
+        chain = chains[0]
         manifest = self._snapstore.manifest(chain.full, listing)
         if manifest is not None and manifest.revision is not None:
             # The base's true revision is known, so a hole is found before anything is read.

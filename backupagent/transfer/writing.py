@@ -2,12 +2,12 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backupagent import failpoints
 from backupagent.errors import BackupAgentError, ConfigError
-from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, ObjectStore, PartTag, Upload
+from backupagent.stores.base import Buffer, ObjectInfo, ObjectStore, PartTag, Upload
 from backupagent.transfer.buffers import BufferPool
 from backupagent.transfer.context import LOOK_S, Transfer
 from backupagent.transfer.crew import crew
@@ -24,12 +24,9 @@ class ObjectWriter:
     Make it with ``open_writer``. Nothing is visible before ``complete``.
     """
 
-    def __init__(
-        self, store: ObjectStore, key: str, metadata: Mapping[str, str], journal: UploadJournal, transfer: Transfer
-    ) -> None:
+    def __init__(self, store: ObjectStore, key: str, journal: UploadJournal, transfer: Transfer) -> None:
         self._store = store
         self._key = key
-        self._metadata = metadata
         self._journal = journal
         self._journal_name = ""
         self._transfer = transfer
@@ -68,12 +65,11 @@ class ObjectWriter:
             self._filled += taken
             view = view[taken:]
 
-    def complete(self, failpoint: str, metadata: Mapping[str, str] = NO_METADATA) -> ObjectInfo:
+    def complete(self, failpoint: str) -> ObjectInfo:
         """Make the object visible.
 
         Args:
             failpoint: Passed when everything is uploaded and nothing visible yet.
-            metadata: Of an object so small that it is written in one piece: it may be known only now.
 
         Returns:
             The object.
@@ -89,7 +85,7 @@ class ObjectWriter:
             failpoints.hit(failpoint)
             self._transfer.cancel.raise_if_set()
             with memoryview(self._buffer or b"") as view:
-                info = self._store.put(self._key, view[: self._filled], metadata=metadata or self._metadata)
+                info = self._store.put(self._key, view[: self._filled])
             self._transfer.progress.add(self._filled)
         else:
             self._finish_parts()
@@ -136,7 +132,7 @@ class ObjectWriter:
             self._changed.notify_all()
 
     def _begin(self) -> Upload:
-        upload = self._store.begin_upload(self._key, part_size=self._part_size, metadata=self._metadata)
+        upload = self._store.begin_upload(self._key, part_size=self._part_size)
         # A name of its own: an entry that a killed run left for the same key is not lost.
         identity = f"{self._key}\n{upload.id}"
         self._journal_name = STREAM_MARKER + hashlib.sha256(identity.encode()).hexdigest()
@@ -198,9 +194,7 @@ class ObjectWriter:
 
 
 @contextmanager
-def open_writer(
-    store: ObjectStore, key: str, journal: UploadJournal, transfer: Transfer, metadata: Mapping[str, str] = NO_METADATA
-) -> Iterator[ObjectWriter]:
+def open_writer(store: ObjectStore, key: str, journal: UploadJournal, transfer: Transfer) -> Iterator[ObjectWriter]:
     """Write a stream into an object.
 
     A stream cannot be taken up again, so an upload that the block does not complete is thrown away.
@@ -210,12 +204,11 @@ def open_writer(
         key: The object.
         journal: Remembers the upload, so that what a kill leaves open is found.
         transfer: Its progress counts bytes that the target has taken.
-        metadata: Of the object.
 
     Yields:
         The writer; call its ``complete`` inside the block.
     """
-    writer = ObjectWriter(store, key, metadata, journal, transfer)
+    writer = ObjectWriter(store, key, journal, transfer)
     try:
         with crew(transfer.settings.workers, writer.work, stop=writer.end, fail=writer.fail):
             yield writer

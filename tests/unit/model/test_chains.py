@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupagent.errors import EmptySource, RevisionGap
-from backupagent.model.chain import Chain, Gap, build_chains, newest_chain, orphans
+from backupagent.errors import RevisionGap
+from backupagent.model.chain import Chain, Gap, build_chains, orphans
 from backupagent.model.snapshot import Snapshot, StoredSnapshot
 
 
@@ -93,16 +93,11 @@ def test_deltas_older_than_every_full_are_orphans() -> None:
 
 
 def test_the_newest_chain_has_the_highest_revision_not_the_latest_time() -> None:
-    assert newest_chain([full(9, 5), full(10, 1), delta(11, 12)], where="s").full == full(10, 1)
+    assert build_chains([full(9, 5), full(10, 1), delta(11, 12)])[0].full == full(10, 1)
 
 
-@pytest.mark.parametrize(
-    ("there", "message"), [([], "there is no snapshot"), ([delta(1, 2)], "there are 1 delta snapshots but no full one")]
-)
-def test_without_a_full_there_is_nothing_to_restore(there: list[StoredSnapshot], message: str) -> None:
-    with pytest.raises(EmptySource, match=message) as caught:
-        newest_chain(there, where="s3://bucket/a")
-    assert caught.value.key == "s3://bucket/a"
+def test_without_a_full_there_is_no_chain() -> None:
+    assert build_chains([]) == build_chains([delta(1, 2)]) == ()
 
 
 @given(st.lists(names, unique_by=lambda snapshot: snapshot.key))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backupagent.codecs import codec_for_suffix
-from backupagent.model.chain import newest_chain
+from backupagent.model.chain import build_chains
 from backupagent.model.event import Event, decode_events
 from backupagent.model.snapshot import Snapshot, SnapshotKind, StoredSnapshot
 from backupagent.model.trailer import TrailerCheck
@@ -66,7 +66,7 @@ def test_the_deltas_hold_every_revision_once_with_the_versions_that_etcd_would_g
 def test_the_names_make_one_chain_without_a_gap(tmp_path: Path) -> None:
     last = build_chain(tmp_path, RandomFull(size=8192, revision=5), DELTAS)
 
-    chain = newest_chain(chain_of(tmp_path), where="")
+    chain = build_chains(chain_of(tmp_path))[0]
     chain.require_contiguous()
     assert (chain.full.snapshot.last, chain.last, len(chain.deltas)) == (5, last, 3)
 

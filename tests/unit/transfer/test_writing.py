@@ -106,23 +106,6 @@ def test_what_is_written_is_not_kept() -> None:
     assert store.get("key") == b"firstsecond"
 
 
-def test_metadata_of_a_small_object_may_come_late() -> None:
-    store = HookedStore()
-    with open_writer(store, "key", journal_of(store), transfer(), {"early": "1"}) as writer:
-        writer.write(b"abc")
-        writer.complete(POINT, {"late": "1"})
-    assert store.stat("key").metadata == {"late": "1"}
-
-
-@pytest.mark.parametrize("size", [3, 9])
-def test_metadata_given_at_the_start_is_carried_by_objects_of_any_size(size: int) -> None:
-    store = HookedStore()
-    with open_writer(store, "key", journal_of(store), transfer(), {"early": "1"}) as writer:
-        writer.write(content(size))
-        writer.complete(POINT)
-    assert store.stat("key").metadata == {"early": "1"}
-
-
 def test_parts_keep_to_the_limits_of_the_store() -> None:
     store = HookedStore(limits=StoreLimits(min_part=8, max_part=50, max_parts=3))
     write(store, [content(24)], transfer(part_size=1))
