@@ -30,7 +30,15 @@
     ├─ NoSpace                        35   507
     ├─ PartialFailure                 40   500  holds every error
     ├─ FinalSnapshotMissing           41   404
-    └─ NotEqual                       42   409
+    ├─ NotEqual                       42   409
+    ├─ PreflightFailed                43   409  a migration must not begin
+    ├─ MigrationFailed                44   500  a migration did not arrive whole
+    └─ KubeError                      50   500  what was asked of which object
+       ├─ KubeUnavailable             51   503  retryable
+       ├─ KubeForbidden               52   403  RBAC
+       ├─ KubeNotFound                53   404
+       ├─ KubeConflict                54   409  somebody changed the object in between, or it exists
+       └─ KubeInvalid                 55   422  validation or admission refused it
 
 One class per reason, the same class for fulls and deltas. A message names the object and the reason
 (lowercase, no full stop); ``hint`` names the remedy. Adapters translate the errors of their SDK into
@@ -351,3 +359,83 @@ class NotEqual(BackupAgentError):
     exit_code = 42
     http_status = 409
     default_hint = "do not use the copy; verify both sides to see which one is wrong"
+
+
+class PreflightFailed(BackupAgentError):
+    """A migration must not begin: something that it needs is missing or unhealthy.
+
+    Args:
+        message: Every reason, in one line.
+        hint: What the operator can do about the first one.
+    """
+
+    exit_code = 43
+    http_status = 409
+    default_hint = "mend what is named, then ask for the migration again"
+
+
+class MigrationFailed(BackupAgentError):
+    """A migration ended with less than everything, or cannot be shown to have arrived whole."""
+
+    exit_code = 44
+    default_hint = "keep the source's backups; `backupagent migrations` shows what is known"
+
+
+class KubeError(BackupAgentError):
+    """A request to a Kubernetes API server failed.
+
+    Args:
+        message: The reason, as the API server gave it.
+        what: What was asked of which object, e.g. ``get shoots garden-dev/demo``.
+        hint: What the operator can do about it.
+    """
+
+    exit_code = 50
+    default_hint = "check the kubeconfig and the API server's logs"
+
+    def __init__(self, message: str, *, what: str, hint: str | None = None) -> None:
+        super().__init__(f"{what}: {message}", hint=hint)
+        self.what = what
+        self.cause = message
+
+
+class KubeUnavailable(KubeError):
+    """The API server cannot be reached, is overloaded, or closed the connection."""
+
+    exit_code = 51
+    http_status = 503
+    retryable = True
+    default_hint = "check that the API server runs and that the kubeconfig's address is right"
+
+
+class KubeForbidden(KubeError):
+    """The API server refuses: not known, or not allowed by RBAC."""
+
+    exit_code = 52
+    http_status = 403
+    default_hint = "ask for a role with the rule that is missing"
+
+
+class KubeNotFound(KubeError):
+    """There is no such object, or no such kind of object."""
+
+    exit_code = 53
+    http_status = 404
+    default_hint = "check name and namespace, and that the cluster is the right one"
+
+
+class KubeConflict(KubeError):
+    """Somebody changed the object in between, or it exists already."""
+
+    exit_code = 54
+    http_status = 409
+    retryable = True
+    default_hint = "run the command again"
+
+
+class KubeInvalid(KubeError):
+    """Validation or admission refused the object."""
+
+    exit_code = 55
+    http_status = 422
+    default_hint = "the API server's message says what it does not accept"

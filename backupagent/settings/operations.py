@@ -1,15 +1,11 @@
-"""What a user can decide: one frozen dataclass per command or theme.
+"""Options of the commands that do one thing and end."""
 
-Flags, environment variables (``BACKUPAGENT_<OPTION>``) and help texts are derived from the fields; precedence is
-flag, then environment, then the default here. A new option is one new field.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from backupagent.units import MiB, parse_duration, parse_size
+from backupagent.settings.option import option
+from backupagent.units import MiB
 
 
 class OutputFormat(StrEnum):
@@ -69,45 +65,6 @@ class BenchKind(StrEnum):
 
     RESTORE = "restore"
     COPY = "copy"
-
-
-def option(  # noqa: PLR0913 - each one is a property of an option
-    help_text: str,
-    *,
-    default: Any = ...,  # noqa: ANN401 - any field type
-    unit: str = "",
-    flag: str = "",
-    metavar: str = "",
-    minimum: int | None = None,
-    positional: bool = False,
-    hidden: bool = False,
-) -> Any:  # noqa: ANN401 - any field type
-    """Declare one option.
-
-    Args:
-        help_text: What it does and why the default is what it is; shown by ``--help``.
-        default: Its default; left out for a required option.
-        unit: ``size`` or ``duration``: how the text on the command line is read.
-        flag: Name on the command line when it is not the field's.
-        metavar: What stands for its value in ``--help`` when its type says too little.
-        minimum: The smallest value that the command line accepts.
-        positional: It is given by its place, without a flag.
-        hidden: Leave it out of ``--help``.
-    """
-    metadata = {
-        "help": help_text,
-        "unit": unit,
-        "flag": flag,
-        "metavar": metavar,
-        "minimum": minimum,
-        "positional": positional,
-        "hidden": hidden,
-    }
-    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
-
-
-PARSERS = {"size": parse_size, "duration": parse_duration}
-"""How the text of an option with that unit is read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Kubernetes: the only code that talks to an API server."""
