@@ -7,7 +7,7 @@ from backupagent.errors import BackupAgentError
 
 _HEAD = """# Errors and exit codes
 
-Generated from `backupagent/errors.py` by `python -m backupagent.cli.errors_page > docs/errors.md`; do not edit.
+Generated from `backupagent/errors/` by `python -m backupagent.cli.errors_page > docs/errors.md`; do not edit.
 
 Every failure ends the program with the exit code of its reason. The codes are stable: a script may rely on them.
 On stderr it says what happened, the reason and what to do; with `--output json` stdout holds

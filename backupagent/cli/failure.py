@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from backupagent import errors
 from backupagent.cli.document import printable
 from backupagent.errors import BackupAgentError, Cancelled, NoSpace, PartialFailure
 
@@ -111,7 +112,7 @@ def error_classes() -> Sequence[type[BackupAgentError]]:
     """Return the classes of ``backupagent.errors``, the base first, every other one after its parent."""
 
     def walk(parent: type[BackupAgentError]) -> list[type[BackupAgentError]]:
-        children = (child for child in parent.__subclasses__() if child.__module__ == BackupAgentError.__module__)
+        children = (child for child in parent.__subclasses__() if child.__module__.startswith(f"{errors.__name__}."))
         return [parent, *(found for child in children for found in walk(child))]
 
     return tuple(walk(BackupAgentError))
