@@ -1,7 +1,7 @@
 """The only place where operations are put together: settings -> wrapped stores -> operations."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,20 +28,23 @@ from backupagent.transfer.context import Transfer
 
 
 @contextmanager
-def open_snapstore(uri: str, cancel: Cancel, *, create: bool = False) -> Iterator[SnapStore]:
+def open_snapstore(
+    uri: str, cancel: Cancel, *, create: bool = False, credentials: Mapping[str, str] | None = None
+) -> Iterator[SnapStore]:
     """Open a store by its URI, with retries around it.
 
     Args:
         uri: The store.
         cancel: Ends waits between attempts.
         create: A directory that does not exist yet is an empty store.
+        credentials: See ``stores.open_store``.
 
     Raises:
         ConfigError: the URI is wrong.
         StoreError: the store cannot be opened.
     """
     location = parse_location(uri)
-    opened = open_store(location, create=create)
+    opened = open_store(location, create=create, credentials=credentials)
     store = RetryingStore(opened, clock=SYSTEM_CLOCK, rng=random.Random(), cancel=cancel)  # noqa: S311 - jitter
     try:
         yield SnapStore(store, location.prefix)

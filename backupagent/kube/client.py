@@ -83,8 +83,14 @@ class Kube(Protocol):
         """
         ...
 
-    def create(self, resource: Resource, document: Document) -> Document:
+    def create(self, resource: Resource, document: Document, *, subresource: str = "", parent: str = "") -> Document:
         """Make an object.
+
+        Args:
+            resource: Its kind, or that of its parent.
+            document: The object; for a subresource what is posted to it.
+            subresource: E.g. ``binding`` of a Pod, ``token`` of a ServiceAccount.
+            parent: Name of the object that a subresource belongs to.
 
         Raises:
             KubeConflict: it exists.

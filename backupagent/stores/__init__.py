@@ -25,6 +25,7 @@ class Opening:
     clock: Clock
     variable_prefix: str
     create: bool
+    credentials: Mapping[str, str] | None
 
 
 Opener = Callable[[Opening], ObjectStore]
@@ -34,7 +35,12 @@ _S3_UNSUPPORTED = ("roleARN", "sseCustomerKey", "sseCustomerAlgorithm", "trusted
 
 
 def open_store(
-    location: Location, *, clock: Clock = SYSTEM_CLOCK, variable_prefix: str = "", create: bool = False
+    location: Location,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    variable_prefix: str = "",
+    create: bool = False,
+    credentials: Mapping[str, str] | None = None,
 ) -> ObjectStore:
     """Open a store, without any wrapper and without a request to it.
 
@@ -45,13 +51,15 @@ def open_store(
             source of a copy, ``SECONDARY_``, else empty.
         create: A directory that does not exist yet is an empty store, which the first write makes. Buckets are
             never made.
+        credentials: The peer's credential fields, e.g. ``accessKeyID``, where they do not lie in files: they come
+            before anything that the URI or the environment names.
 
     Raises:
         ConfigError: the provider is unknown, or the credentials cannot be read.
     """
     if location.provider not in PROVIDERS:
         raise ConfigError(f"unknown provider {location.provider!r}; known: {', '.join(PROVIDERS)}")
-    return PROVIDERS[location.provider](Opening(location, clock, variable_prefix, create))
+    return PROVIDERS[location.provider](Opening(location, clock, variable_prefix, create, credentials))
 
 
 def _open_file(opening: Opening) -> ObjectStore:
@@ -70,7 +78,9 @@ def _open_s3(opening: Opening) -> ObjectStore:
     from backupagent.stores.s3 import S3Settings, open_s3  # noqa: PLC0415 - boto3 takes 0.2 s
 
     location = opening.location
-    fields = _credentials(location, f"{opening.variable_prefix}AWS")
+    fields = opening.credentials
+    if fields is None:
+        fields = _credentials(location, f"{opening.variable_prefix}AWS")
     _refuse_unsupported(fields)
     path_style = location.options.get("path-style", fields.get("s3ForcePathStyle", "").lower())
     return open_s3(

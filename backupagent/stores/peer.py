@@ -1,0 +1,60 @@
+"""The peer's way to name a store - provider, container, prefix, endpoint - as the URI of ours.
+
+Source of the names: etcd-druid, internal/store at 5b90b4a (infrastructure and store names); for ``Local``
+etcd-backup-restore, pkg/snapstore/utils.go at debd95b (everything lies below HOME).
+"""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from backupagent.errors import ConfigError
+
+SCHEMES: Mapping[str, str] = {
+    "s3": "s3",
+    "aws": "s3",
+    "stackit": "s3",
+    "abs": "az",
+    "azure": "az",
+    "gcs": "gs",
+    "gcp": "gs",
+    "local": "file",
+}
+"""Scheme by provider, lower case; druid takes infrastructure names as well as store names."""
+
+DEFAULT_LOCAL_CONTAINER = "default.bkp"
+
+CREDENTIALS_VARIABLES: Mapping[str, str] = {"s3": "AWS", "az": "AZURE", "gs": "GOOGLE"}
+"""What stands before ``_APPLICATION_CREDENTIALS`` in the peer's environment variables, by scheme."""
+
+
+def peer_uri(
+    provider: str, container: str, prefix: str, *, endpoint: str = "", credentials: str = "", home: str = ""
+) -> str:
+    """Return the URI of a store that the peer's flags name.
+
+    Args:
+        provider: Provider of a store or of an infrastructure, e.g. ``S3``, ``aws``, ``Local``; any case.
+        container: Bucket or container; for ``Local`` a directory below ``home``.
+        prefix: What stands before ``/v2/``.
+        endpoint: URL of the service, when it is not the provider's own.
+        credentials: Directory or file with the credentials.
+        home: The directory that ``Local`` stores lie below; absolute.
+
+    Raises:
+        ConfigError: there is no such provider, or no store for it here; or no container is named.
+    """
+    scheme = SCHEMES.get(provider.lower())
+    if scheme is None:
+        raise ConfigError(
+            f"storage provider {provider!r} is not supported; known: S3, ABS, GCS, Local",
+            hint="Swift and others are reached by their S3 interface: --storage-provider=S3 with an endpoint",
+        )
+    if scheme == "file":
+        path = PurePosixPath(home or "/", (container or DEFAULT_LOCAL_CONTAINER).lstrip("/"), prefix.lstrip("/"))
+        return f"file://{quote(str(path))}"
+    if not container:
+        raise ConfigError("storage container name not specified", hint="give --store-container or STORAGE_CONTAINER")
+    given = {"endpoint": endpoint, "credentials": credentials}
+    options = "&".join(f"{name}={quote(value, safe='')}" for name, value in given.items() if value)
+    return f"{scheme}://{quote(container, safe='')}/{quote(prefix.strip('/'))}{'?' if options else ''}{options}"
