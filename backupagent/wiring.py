@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from backupagent.cancel import Cancel
@@ -24,12 +25,31 @@ from backupagent.settings import (
 from backupagent.snapstore import SnapStore
 from backupagent.stores import open_store, parse_location
 from backupagent.stores.retrying import RetryingStore
+from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.transfer.context import Transfer
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """How gently a store is used.
+
+    Attributes:
+        bandwidth: Bytes of content a second at most; 0 is no limit.
+        requests: Requests a second at most; 0 is no limit.
+    """
+
+    bandwidth: int = 0
+    requests: int = 0
 
 
 @contextmanager
 def open_snapstore(
-    uri: str, cancel: Cancel, *, create: bool = False, credentials: Mapping[str, str] | None = None
+    uri: str,
+    cancel: Cancel,
+    *,
+    create: bool = False,
+    credentials: Mapping[str, str] | None = None,
+    throttle: Throttle | None = None,
 ) -> Iterator[SnapStore]:
     """Open a store by its URI, with retries around it.
 
@@ -38,6 +58,7 @@ def open_snapstore(
         cancel: Ends waits between attempts.
         create: A directory that does not exist yet is an empty store.
         credentials: See ``stores.open_store``.
+        throttle: How gently it is used; without limits when None.
 
     Raises:
         ConfigError: the URI is wrong.
@@ -45,6 +66,9 @@ def open_snapstore(
     """
     location = parse_location(uri)
     opened = open_store(location, create=create, credentials=credentials)
+    if throttle is not None:  # inside of the retries, so that every attempt counts
+        content, requests = (Pace(rate, SYSTEM_CLOCK, cancel) for rate in (throttle.bandwidth, throttle.requests))
+        opened = ThrottledStore(opened, bandwidth=content, requests=requests)
     store = RetryingStore(opened, clock=SYSTEM_CLOCK, rng=random.Random(), cancel=cancel)  # noqa: S311 - jitter
     try:
         yield SnapStore(store, location.prefix)
@@ -69,9 +93,10 @@ def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> Copy
     """Copy snapshots; see ``Copier.run``."""
     from backupagent.operations.copier import Copier  # noqa: PLC0415 - only the operation that runs is loaded
 
+    throttle = Throttle(settings.max_bandwidth, settings.max_requests)
     with (
-        open_snapstore(settings.source, cancel) as source,
-        open_snapstore(settings.target, cancel, create=True) as target,
+        open_snapstore(settings.source, cancel, throttle=throttle) as source,
+        open_snapstore(settings.target, cancel, create=True, throttle=throttle) as target,
     ):
         return Copier(source, target, settings, _transfer(settings, progress, cancel)).run()
 

@@ -9,9 +9,17 @@ from typing import Any
 import msgspec
 
 from backupagent import failpoints
-from backupagent.errors import BackupAgentError, ChecksumMismatch, FinalSnapshotMissing, IntegrityError, PartialFailure
+from backupagent.errors import (
+    BackupAgentError,
+    ChecksumMismatch,
+    ConfigError,
+    FinalSnapshotMissing,
+    IntegrityError,
+    PartialFailure,
+)
 from backupagent.model.chain import Chain, build_chains
 from backupagent.model.manifest import FORMAT, Manifest, SourceObject
+from backupagent.model.shard import Shard
 from backupagent.model.snapshot import StoredSnapshot, without_final
 from backupagent.model.trailer import TRAILER_SIZE
 from backupagent.operations.report import ChainEnd, CopyReport
@@ -77,6 +85,11 @@ class Copier:
         self._target = target
         self._settings = settings
         self._transfer = transfer
+        try:
+            self._shard = Shard.parse(settings.shard)
+        except ValueError as error:
+            message = f"--shard: {error}"
+            raise ConfigError(message) from error
         self._given_up: tuple[int, int] | None = None
         self._passages: dict[str, _Passage] = {}
 
@@ -180,7 +193,7 @@ class Copier:
         """
         there = self._target.list()
         by_name = {stored.name: stored for stored in there.snapshots}
-        snapshots = [snapshot for chain in chains for snapshot in chain.snapshots]
+        snapshots = [snapshot for chain in chains for snapshot in chain.snapshots if self._shard.holds(snapshot.name)]
         check = self._settings.verify is not VerifyMode.TRANSFER
 
         def plan(stored: StoredSnapshot) -> _Passage | IntegrityError | None:

@@ -131,6 +131,21 @@ class CopySettings(TransferSettings):
         "when none appeared: error, or copy what is there and say which revisions that gives up",
         default=OnMissingFinal.ERROR,
     )
+    max_bandwidth: int = option(
+        "at most so many bytes a second are read from the source, and as many written to the target; 0 is no limit",
+        default=0,
+        unit="size",
+        minimum=0,
+    )
+    max_requests: int = option(
+        "at most so many requests a second to each of the two stores; 0 is no limit", default=0, minimum=0
+    )
+    shard: str = option(
+        "copy only the i-th of n shares of the snapshots, from 0: for n processes or the indexes of a Job; together"
+        " they copy everything, and any of them may be run again",
+        default="",
+        metavar="I/N",
+    )
     verify: VerifyMode = option(
         "transfer: hash what passes; trailer: also check each snapshot's own sha256; read-back: also read the copy",
         default=VerifyMode.TRAILER,

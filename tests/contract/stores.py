@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from backupagent.cancel import Cancel
 from backupagent.clock import FakeClock
 from backupagent.stores.base import ObjectStore
 from backupagent.stores.local import LocalStore
 from backupagent.stores.memory import MemoryStore
 from backupagent.stores.retrying import RetryingStore
 from backupagent.stores.s3 import S3Settings, open_s3
+from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.testing.faulty import FaultyStore
 from backupagent.testing.servers import MinioServer
 
@@ -40,6 +42,13 @@ def _faulty(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 @contextlib.contextmanager
 def _retrying(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
     yield RetryingStore(MemoryStore(), clock=FakeClock(), rng=random.Random(1))
+
+
+@contextlib.contextmanager
+def _throttled(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    clock, cancel = FakeClock(), Cancel()
+    pace = Pace(10**9, clock, cancel)
+    yield ThrottledStore(MemoryStore(), bandwidth=pace, requests=pace)
 
 
 @contextlib.contextmanager
@@ -71,6 +80,7 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Objec
     "local": _local,
     "faulty-memory": _faulty,
     "retrying-memory": _retrying,
+    "throttled-memory": _throttled,
     "minio": _minio,
 }
 

@@ -18,6 +18,7 @@ from snapshot_fakes import (
 from backupagent.errors import (
     BackupAgentError,
     ChecksumMismatch,
+    ConfigError,
     EmptySource,
     MalformedContent,
     NameMismatch,
@@ -46,6 +47,7 @@ def copy(
     max_backups: int = 0,
     max_backup_age: float = 0,
     verify: VerifyMode = VerifyMode.TRAILER,
+    shard: str = "",
 ) -> CopyReport:
     settings = CopySettings(
         source="memory://source/p",
@@ -54,6 +56,7 @@ def copy(
         max_backups=max_backups,
         max_backup_age=max_backup_age,
         verify=verify,
+        shard=shard,
     )
     return Copier(source, target, settings, transfer(part_size=part_size, workers=workers)).run()
 
@@ -86,6 +89,21 @@ def test_only_the_newest_chain() -> None:
     new = add_chain(source, 9, 12)
     copy(source, target, newest_chain_only=True)
     assert names(target) == new
+
+
+def test_the_shares_together_are_everything_and_each_may_run_twice() -> None:
+    source, target = store(), store()
+    for last in (10, 20, 30):
+        add_chain(source, last)
+    reports = [copy(source, target, shard=f"{index}/3") for index in (0, 1, 2)]
+    assert names(target) == names(source)
+    assert sum(report.copied for report in reports) == len(names(source))
+    assert [copy(source, target, shard=f"{index}/3").copied for index in (0, 1, 2)] == [0, 0, 0]
+
+
+def test_a_share_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--shard: '3/3' is not a share"):
+        copy(store(), store(), shard="3/3")
 
 
 def test_a_number_of_backups() -> None:
