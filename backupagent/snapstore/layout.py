@@ -1,7 +1,8 @@
 """Keys below a store's prefix.
 
 ``<prefix>/v2/`` holds the snapshots and is the peer's; ``<prefix>/manifests/`` is ours and the peer ignores it.
-Source: etcd-backup-restore, pkg/types/snapstore.go at debd95b (Complete joins "v2" to the prefix).
+``<prefix>/v1/Backup-<time>/`` held them in the peer's first versions; it is read, never written.
+Source: etcd-backup-restore, pkg/types/snapstore.go and pkg/snapstore/snapshot.go at debd95b.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,16 @@ class Layout:
     def snapshots(self) -> str:
         """Prefix of all snapshots. It ends at a path boundary, so ``a/b`` never matches ``a/bc``."""
         return self._below(_VERSION, "")
+
+    @property
+    def legacy(self) -> str:
+        """Prefix of the directories of the first layout."""
+        return self._below("v1", "")
+
+    def legacy_name(self, key: str) -> str | None:
+        """Return the name of a snapshot of the first layout; None for a key that is not one's place."""
+        directory, _slash, name = key[len(self.legacy) :].partition("/")
+        return name if directory.startswith("Backup-") and name and "/" not in name else None
 
     @property
     def manifests(self) -> str:

@@ -1,6 +1,6 @@
 """Snapshots by name: listing them, and reading and writing what is known about them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from backupagent.errors import BackupAgentError, EmptySource, MalformedContent, NameMismatch
@@ -13,7 +13,7 @@ from backupagent.model.manifest import (
 )
 from backupagent.model.snapshot import Snapshot, StoredSnapshot
 from backupagent.snapstore.layout import Layout
-from backupagent.stores.base import NO_METADATA, ObjectStore
+from backupagent.stores.base import NO_METADATA, ObjectInfo, ObjectStore
 from backupagent.transfer.journal import UploadJournal
 
 MAX_MANIFEST_SIZE = 16 * 1024 * 1024
@@ -25,7 +25,7 @@ class Listing:
     """What lies among the snapshots.
 
     Attributes:
-        snapshots: Everything whose name follows the grammar, in key order.
+        snapshots: Everything whose name follows the grammar, in key order; those of the first layout last.
         unreadable: Keys of everything else.
         manifests: Names of the snapshots that have a manifest object.
     """
@@ -60,19 +60,30 @@ class SnapStore:
     def list(self) -> Listing:
         """List snapshots and the names of manifests.
 
-        Keys deeper than a snapshot's are parts that some of the peer's providers leave; they are passed over.
+        Keys deeper than a snapshot's are parts that some of the peer's providers leave; they are passed over. A
+        snapshot of the first layout counts as long as none of its name lies in the second.
         """
-        snapshots: list[StoredSnapshot] = []
+        snapshots: dict[str, StoredSnapshot] = {}
         unreadable: list[str] = []
-        for info in self.store.list_objects(self.layout.snapshots):
-            name = info.key[len(self.layout.snapshots) :]
-            if "/" in name:
-                continue
+        for name, info in self._places():
             try:
-                snapshots.append(StoredSnapshot(Snapshot.parse(name), info.key, info.size, info.etag))
+                found = StoredSnapshot(Snapshot.parse(name), info.key, info.size, info.etag)
             except ValueError:
                 unreadable.append(info.key)
-        return Listing(tuple(snapshots), tuple(unreadable), self._manifest_names())
+            else:
+                snapshots.setdefault(name, found)
+        return Listing(tuple(snapshots.values()), tuple(unreadable), self._manifest_names())
+
+    def _places(self) -> Iterator[tuple[str, ObjectInfo]]:
+        """List what may be snapshots, with their names, those of the second layout first."""
+        for info in self.store.list_objects(self.layout.snapshots):
+            name = info.key[len(self.layout.snapshots) :]
+            if "/" not in name:
+                yield name, info
+        for info in self.store.list_objects(self.layout.legacy):
+            legacy_name = self.layout.legacy_name(info.key)
+            if legacy_name is not None:
+                yield legacy_name, info
 
     def _manifest_names(self) -> frozenset[str]:
         start, suffix = self.layout.manifests, ".json"

@@ -142,6 +142,17 @@ def test_a_gap_in_an_older_chain_is_copied_as_it_is() -> None:
     assert names(target) == names(source)
 
 
+def test_a_snapshot_of_the_first_layout_is_copied_into_the_second() -> None:
+    source, target = golden("none"), store()
+    for name in names(source):
+        key = source.layout.snapshot(name)
+        source.store.put(f"{source.layout.legacy}Backup-1795400000/{name}", read(source, key))
+        source.store.delete(key)
+    expected = [stored.name for stored in source.list().snapshots]
+    copy(source, target)
+    assert sorted(found.key for found in target.list().snapshots) == sorted(target.layout.snapshot(n) for n in expected)
+
+
 def test_an_empty_source() -> None:
     with pytest.raises(EmptySource, match="there is no snapshot"):
         copy(store(), store())

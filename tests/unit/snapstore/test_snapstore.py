@@ -55,6 +55,25 @@ def test_a_listing_knows_snapshots_strangers_and_manifests(where: SnapStore) -> 
     assert (listing.unreadable, listing.manifests) == (("a/b/v2/stranger",), {FULL})
 
 
+def test_snapshots_of_the_first_layout_are_read_where_the_second_has_none_of_that_name(where: SnapStore) -> None:
+    older = "Full-00000000-00000003-1767225000"
+    for key in (
+        f"a/b/v1/Backup-1767225000/{older}",
+        f"a/b/v1/Backup-1767225000/{FULL}",  # also in the second layout
+        f"a/b/v1/Backup-1767225000/{older}/0000000001",  # a part of the peer's
+        "a/b/v1/elsewhere/Full-00000000-00000004-1767225000",
+        f"a/bc/v1/Backup-1767225000/{DELTA}",
+    ):
+        where.store.put(key, b"x")
+    listing = where.list()
+    assert [stored.key for stored in listing.snapshots] == [
+        f"a/b/v2/{FULL}",
+        f"a/b/v2/{DELTA}",
+        f"a/b/v1/Backup-1767225000/{older}",
+    ]
+    assert listing.unreadable == ()
+
+
 # ---- the hint for an empty prefix
 
 
@@ -76,7 +95,7 @@ def test_strangers_below_an_empty_prefix_are_no_other_prefix() -> None:
 
 def test_a_hint_is_never_the_reason_of_a_failure() -> None:
     gone = StoreUnavailable("planned", op="list")
-    faulty = FaultyStore(MemoryStore(), Fault("list_objects", nth=3, error=gone))
+    faulty = FaultyStore(MemoryStore(), Fault("list_objects", nth=4, error=gone))
     snapstore = SnapStore(faulty, "a/b")
     error = snapstore.empty(snapstore.list())
     faulty.assert_all_hit()
