@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupagent.cancel import Cancel
@@ -24,7 +24,7 @@ from backupagent.settings import (
 )
 from backupagent.snapstore import SnapStore
 from backupagent.stores import open_store, parse_location
-from backupagent.stores.retrying import RetryingStore
+from backupagent.stores.retrying import RetryingStore, Trouble
 from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.transfer.context import Transfer
 
@@ -50,6 +50,7 @@ def open_snapstore(
     create: bool = False,
     credentials: Mapping[str, str] | None = None,
     throttle: Throttle | None = None,
+    trouble: Trouble | None = None,
 ) -> Iterator[SnapStore]:
     """Open a store by its URI, with retries around it.
 
@@ -59,6 +60,7 @@ def open_snapstore(
         create: A directory that does not exist yet is an empty store.
         credentials: See ``stores.open_store``.
         throttle: How gently it is used; without limits when None.
+        trouble: Is told of every request that is made again.
 
     Raises:
         ConfigError: the URI is wrong.
@@ -69,7 +71,13 @@ def open_snapstore(
     if throttle is not None:  # inside of the retries, so that every attempt counts
         content, requests = (Pace(rate, SYSTEM_CLOCK, cancel) for rate in (throttle.bandwidth, throttle.requests))
         opened = ThrottledStore(opened, bandwidth=content, requests=requests)
-    store = RetryingStore(opened, clock=SYSTEM_CLOCK, rng=random.Random(), cancel=cancel)  # noqa: S311 - jitter
+    store = RetryingStore(
+        opened,
+        clock=SYSTEM_CLOCK,
+        rng=random.Random(),  # noqa: S311 - jitter
+        cancel=cancel,
+        trouble=trouble,
+    )
     try:
         yield SnapStore(store, location.prefix)
     finally:
@@ -93,12 +101,13 @@ def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> Copy
     """Copy snapshots; see ``Copier.run``."""
     from backupagent.operations.copier import Copier  # noqa: PLC0415 - only the operation that runs is loaded
 
-    throttle = Throttle(settings.max_bandwidth, settings.max_requests)
+    throttle, trouble = Throttle(settings.max_bandwidth, settings.max_requests), Trouble()
     with (
-        open_snapstore(settings.source, cancel, throttle=throttle) as source,
-        open_snapstore(settings.target, cancel, create=True, throttle=throttle) as target,
+        open_snapstore(settings.source, cancel, throttle=throttle, trouble=trouble) as source,
+        open_snapstore(settings.target, cancel, create=True, throttle=throttle, trouble=trouble) as target,
     ):
-        return Copier(source, target, settings, _transfer(settings, progress, cancel)).run()
+        transfer = replace(_transfer(settings, progress, cancel), trouble=trouble.count)
+        return Copier(source, target, settings, transfer).run()
 
 
 def run_restore(settings: RestoreSettings, progress: Progress, cancel: Cancel) -> RestoreReport:

@@ -39,6 +39,9 @@ NEWEST_FULLS = 4
 write some more. Source: etcd-backup-restore pull request 1001."""
 
 
+QUESTIONS = 32
+"""Requests about single objects at once, unless --workers says otherwise: they are nothing but round trips."""
+
 UNKNOWN_REVISION = -1
 """The end of a range that nobody can know."""
 
@@ -207,7 +210,7 @@ class Copier:
             except IntegrityError as error:
                 return error
 
-        workers = self._transfer.settings.workers
+        workers = self._transfer.settings.workers or QUESTIONS
         return map_ordered(plan, snapshots, workers=workers, cancel=self._transfer.cancel)
 
     def _at_target(self, old: StoredSnapshot, there: Listing) -> Manifest | None:

@@ -67,9 +67,13 @@ class BenchKind(StrEnum):
     COPY = "copy"
 
 
+PROCESS_SIZE = 96 * MiB
+"""What a process takes beside its buffers: interpreter, SDK, threads, connections, decompression."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransferSettings:
-    """How bytes move. Peak memory of a transfer is (workers + window) x part size."""
+    """How bytes move. What a transfer holds in memory is (workers + window) x part size."""
 
     workers: int = option("requests in flight at once; more help on links with a long round trip", default=8, minimum=1)
     window: int = option(
@@ -80,6 +84,11 @@ class TransferSettings:
     part_size: int = option(
         "size of a part of a large object; S3 wants at least 5MiB", default=8 * MiB, unit="size", minimum=1
     )
+
+    @property
+    def buffers_size(self) -> int:
+        """Bytes that a transfer may hold in its buffers."""
+        return (self.workers + self.window) * self.part_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +123,12 @@ class SnapshotSettings(EtcdSettings, TransferSettings):
 @dataclass(frozen=True, kw_only=True)
 class CopySettings(TransferSettings):
     """Snapshots from one store to another."""
+
+    workers: int = option("parts on their way at once; 0 adapts to what is measured, 64 at most", default=0, minimum=0)
+    window: int = option("not used: --max-memory is the bound", default=0, hidden=True)
+    max_memory: int = option(
+        "what the whole process may take; parts wait for each other within it", default=256 * MiB, unit="size"
+    )
 
     source: str = option("URI of the store to copy from; needs List and Get only", metavar="URI")
     target: str = option("URI of the store to copy to", metavar="URI")
@@ -150,6 +165,11 @@ class CopySettings(TransferSettings):
         "transfer: hash what passes; trailer: also check each snapshot's own sha256; read-back: also read the copy",
         default=VerifyMode.TRAILER,
     )
+
+    @property
+    def buffers_size(self) -> int:
+        """Bytes that a transfer may hold in its buffers: never less than two parts, or it would not move."""
+        return max(2 * self.part_size, self.max_memory - PROCESS_SIZE)
 
 
 @dataclass(frozen=True, kw_only=True)

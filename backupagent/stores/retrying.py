@@ -6,6 +6,7 @@ Source of the method:
 
 import logging
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -51,14 +52,34 @@ class RetryPolicy:
     budget_s: float = 120.0
 
 
+class Trouble:
+    """How often requests had to be made again; shared by the stores of one operation. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def count(self) -> int:
+        """Return how often."""
+        return self._count
+
+    def happened(self) -> None:
+        """Count one."""
+        with self._lock:
+            self._count += 1
+
+
 class _Attempts:
     """Counts the failures of one call and waits between its attempts."""
 
-    def __init__(self, clock: Clock, rng: random.Random, policy: RetryPolicy, cancel: Cancel | None) -> None:
+    def __init__(
+        self, clock: Clock, rng: random.Random, policy: RetryPolicy, cancel: Cancel | None, trouble: Trouble
+    ) -> None:
         self._clock = clock
         self._rng = rng
         self._policy = policy
         self._cancel = cancel
+        self._trouble = trouble
         self._began_s = clock.monotonic_s()
         self.failed = 0
 
@@ -77,6 +98,7 @@ class _Attempts:
             wait_s = max(wait_s, error.retry_after_s)
         if self._clock.monotonic_s() - self._began_s + wait_s > self._policy.budget_s:
             raise error
+        self._trouble.happened()
         _log.warning("attempt %d of %d failed, next in %.1f s: %s", self.failed, self._policy.attempts, wait_s, error)
         if self._cancel is None:
             self._clock.sleep(wait_s)
@@ -99,6 +121,7 @@ class RetryingStore:
         rng: Source of the jitter.
         policy: How often and how long.
         cancel: Ends a wait, and with it the call.
+        trouble: Is told of every repetition.
     """
 
     def __init__(
@@ -109,12 +132,14 @@ class RetryingStore:
         rng: random.Random,
         policy: RetryPolicy | None = None,
         cancel: Cancel | None = None,
+        trouble: Trouble | None = None,
     ) -> None:
         self._inner = inner
         self._clock = clock
         self._rng = rng
         self._policy = policy or RetryPolicy()
         self._cancel = cancel
+        self._trouble = trouble or Trouble()
 
     @property
     def display(self) -> str:
@@ -237,7 +262,7 @@ class RetryingStore:
                 attempts.after(error)
 
     def _attempts(self) -> _Attempts:
-        return _Attempts(self._clock, self._rng, self._policy, self._cancel)
+        return _Attempts(self._clock, self._rng, self._policy, self._cancel, self._trouble)
 
     def _is_open(self, upload: Upload) -> bool:
         try:

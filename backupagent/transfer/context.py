@@ -1,5 +1,6 @@
 """What every transfer needs from its caller."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backupagent.cancel import Cancel
@@ -16,13 +17,15 @@ class Transfer:
     """How to transfer, whom to tell, and when to stop.
 
     Attributes:
-        settings: Workers, window and part size.
+        settings: Workers, memory and part size.
         cancel: Looked at before every part.
         progress: Counts bytes.
         clock: Source of time.
+        trouble: Counts the requests that had to be made again, in all.
     """
 
     settings: TransferSettings = field(default_factory=TransferSettings)
     cancel: Cancel = field(default_factory=Cancel)
     progress: Progress = field(default_factory=Progress)
     clock: Clock = SYSTEM_CLOCK
+    trouble: Callable[[], int] = lambda: 0

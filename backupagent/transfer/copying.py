@@ -2,7 +2,7 @@
 
 Parts are taken in the order of the objects, but finish in any order; the digest of an object needs them in
 order. A part's buffer is free again when it was both uploaded and inspected, so a slow part holds up its
-object's digest, and the other workers only when the window is full of parts that wait behind it.
+object's digest, and the other workers only when all memory is full of parts that wait behind it.
 """
 
 import threading
@@ -16,6 +16,7 @@ from backupagent.stores.base import NO_METADATA, ObjectInfo, ObjectStore
 from backupagent.transfer.buffers import BufferPool
 from backupagent.transfer.context import LOOK_S, Transfer
 from backupagent.transfer.crew import crew
+from backupagent.transfer.flow import Flow
 from backupagent.transfer.journal import UploadJournal
 from backupagent.transfer.plan import Part, fitting_part_size, plan_parts
 from backupagent.transfer.target import PartedObject, PartTarget
@@ -126,7 +127,7 @@ def copy_objects(
         Cancelled: the token was set.
     """
     copy = _Copy(source, target, items, journal, transfer, published)
-    with crew(min(transfer.settings.workers, max(1, copy.part_count)), copy.work, stop=copy.stop, fail=copy.fail):
+    with crew(copy.flow.most, copy.work, stop=copy.stop, fail=copy.fail):
         copy.wait()
     return copy.outcome()
 
@@ -173,8 +174,10 @@ class _Copy:
         self._states = [self._plan(item, journal) for item in items]
         self._tasks = [(state, part) for state in self._states for part in state.parts]
         self.part_count = len(self._tasks)
-        largest = max((part.size for _state, part in self._tasks), default=0)
-        self._buffers = BufferPool(transfer.settings.workers + transfer.settings.window, largest)
+        size = sum(part.size for _state, part in self._tasks)
+        workers, trouble = transfer.settings.workers, transfer.trouble
+        self.flow = Flow(self.part_count, size, transfer.clock, fixed=workers, trouble=trouble)
+        self._buffers = BufferPool(transfer.settings.buffers_size)
         self._order = threading.Lock()
         self._next = 0
         self._done = threading.Condition()
@@ -212,13 +215,14 @@ class _Copy:
         return self._fatal is not None or self._ended_parts == self.part_count
 
     def stop(self) -> None:
+        self.flow.close()
         self._buffers.close()
 
     def fail(self, error: BaseException) -> None:
         with self._done:
             self._fatal = self._fatal or error
             self._done.notify_all()
-        self._buffers.close()
+        self.stop()
 
     def outcome(self) -> CopyOutcome:
         return CopyOutcome(
@@ -229,13 +233,18 @@ class _Copy:
     # ---- worker threads
 
     def work(self) -> None:
-        while (claim := self._claim()) is not None:
+        while self.flow.enter():
+            claim = self._claim()
+            if claim is None:
+                self.flow.close()  # there is nothing left for the others either
+                return
             state, part, buffer = claim
             self._transfer.cancel.raise_if_set()
             try:
                 self._move(state, part, buffer)
             except IntegrityError as error:
                 self._fail_object(state, error)
+            self.flow.leave(part.size)
             self._end_part(state)
 
     def _claim(self) -> tuple[_ObjectState, Part, bytearray] | None:
@@ -243,15 +252,15 @@ class _Copy:
         with self._order:
             if self._next == self.part_count:
                 return None
-            buffer = self._buffers.acquire()
+            state, part = self._tasks[self._next]
+            buffer = self._buffers.acquire(part.size)
             if buffer is None:
                 return None
-            state, part = self._tasks[self._next]
             self._next += 1
             return state, part, buffer
 
     def _move(self, state: _ObjectState, part: Part, buffer: bytearray) -> None:
-        slot = _Slot(buffer, memoryview(buffer)[: part.size])
+        slot = _Slot(buffer, memoryview(buffer))
         try:
             self._read(state, part, slot.view)
             if state.error is not None:

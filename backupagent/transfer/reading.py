@@ -79,7 +79,7 @@ def read_objects(store: ObjectStore, items: Sequence[ReadItem], transfer: Transf
         for number, task in enumerate(tasks):
             transfer.cancel.raise_if_set()
             buffer = fetcher.wait_for(number, transfer.cancel)
-            view = memoryview(buffer)[: task.part.size]
+            view = memoryview(buffer)
             transfer.progress.add(task.part.size)
             yield Piece(task.index, view, task.last)
             view.release()
@@ -110,8 +110,7 @@ class _Fetcher:
         self._store = store
         self._items = items
         self._tasks = tasks
-        largest = max((task.part.size for task in tasks), default=0)
-        self._buffers = BufferPool(settings.workers + settings.window, largest)
+        self._buffers = BufferPool(settings.buffers_size)
         self._order = threading.Lock()
         self._next = 0
         self._arrived: dict[int, bytearray | BaseException] = {}
@@ -124,7 +123,7 @@ class _Fetcher:
                 number = self._next
                 if number == len(self._tasks):
                     return
-                buffer = self._buffers.acquire()
+                buffer = self._buffers.acquire(self._tasks[number].part.size)
                 if buffer is None:
                     return
                 self._next += 1
@@ -135,7 +134,7 @@ class _Fetcher:
         try:
             if task.part.size:
                 with memoryview(buffer) as view:
-                    self._store.read_into(item.key, view[: task.part.size], offset=task.part.offset, etag=item.etag)
+                    self._store.read_into(item.key, view, offset=task.part.offset, etag=item.etag)
         except BaseException as error:  # noqa: BLE001 - raised again where the consumer waits for this part
             return error
         return buffer

@@ -32,7 +32,7 @@ class ObjectWriter:
         self._transfer = transfer
         settings = transfer.settings
         self._part_size = fitting_part_size(0, part_size=settings.part_size, limits=store.limits)
-        self._buffers = BufferPool(settings.workers + settings.window, self._part_size)
+        self._buffers = BufferPool(settings.buffers_size)
         self._buffer: bytearray | None = None
         self._filled = 0
         self._sha = hashlib.sha256()
@@ -110,7 +110,7 @@ class ObjectWriter:
             self._transfer.cancel.raise_if_set()
             if self._ended:
                 raise ValueError("write after the end")
-            buffer = self._buffers.acquire(timeout_s=LOOK_S)
+            buffer = self._buffers.acquire(self._part_size, timeout_s=LOOK_S)
             if buffer is not None:
                 return buffer
 

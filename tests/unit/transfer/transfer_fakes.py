@@ -18,6 +18,15 @@ from backupagent.transfer.context import Transfer
 from backupagent.transfer.copying import CopyItem
 from backupagent.transfer.journal import UploadJournal
 
+POOLS: list[BufferPool] = []
+"""Every pool of buffers that the test has made, through ``conftest``."""
+
+
+def peak_size() -> int:
+    """Most bytes that the last transfer held at once."""
+    return POOLS[-1].peak
+
+
 LIMIT_S = 30
 """A gate that nobody opens fails the test instead of hanging it."""
 
