@@ -4,10 +4,27 @@ from dataclasses import dataclass
 
 from backupagent.bench.baselines import BOTO3_LOOP, COPY_AND_FSYNC
 from backupagent.bench.contender import OUR_COPY, OUR_RESTORE, Contender
-from backupagent.bench.peers import ETCDBRCTL_COPY, ETCDBRCTL_RESTORE
+from backupagent.bench.peers import ETCDBRCTL_COPY, ETCDBRCTL_RESTORE, RCLONE_COPY
 from backupagent.bench.targets import Metric, Target
 from backupagent.testing.builders import Deltas, Full, RandomFull
 from backupagent.units import GiB, KiB, MiB
+
+
+@dataclass(frozen=True)
+class Link:
+    """What lies between the contenders and the stores.
+
+    Attributes:
+        round_trip_ms: Added to every round trip.
+        bandwidth: Bytes a second of each connection, in each direction.
+    """
+
+    round_trip_ms: int
+    bandwidth: int
+
+
+FAR = Link(round_trip_ms=30, bandwidth=40_000_000)
+"""Two regions of one continent; both stores lie behind it. Source: DESIGN 11."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +38,7 @@ class Scenario:
         deltas: Its deltas.
         contenders: Run in this order, again and again; the first one is ours.
         targets: What is promised.
+        link: What lies before the stores; None for nothing.
     """
 
     name: str
@@ -29,6 +47,7 @@ class Scenario:
     deltas: Deltas
     contenders: tuple[Contender, ...]
     targets: tuple[Target, ...] = ()
+    link: Link | None = None
 
     @property
     def needs(self) -> frozenset[str]:
@@ -98,6 +117,33 @@ SCENARIOS: tuple[Scenario, ...] = (
         deltas=Deltas(count=100, per_delta=94, value_size=8 * KiB, codec="gzip"),
         contenders=(OUR_COPY, ETCDBRCTL_COPY),
         targets=(Target(Metric.PEAK_MEMORY, 256 * MiB), Target(Metric.WRITTEN, NO_CONTENT)),
+    ),
+    Scenario(
+        name="copy-far",
+        what="copy",
+        full=RandomFull(size=GiB),
+        deltas=_MIB_DELTAS,
+        contenders=(OUR_COPY, ETCDBRCTL_COPY, RCLONE_COPY),
+        targets=(
+            Target(Metric.WALL_RATIO, 1 / 6, against=ETCDBRCTL_COPY.name),
+            Target(Metric.WALL_RATIO, 1 / 4.5, against=RCLONE_COPY.name),
+            Target(Metric.PEAK_MEMORY, 256 * MiB),
+            Target(Metric.WRITTEN, NO_CONTENT),
+        ),
+        link=FAR,
+    ),
+    Scenario(
+        name="copy-far-many",
+        what="copy",
+        full=_SMALL_FULL,
+        deltas=Deltas(count=2_000, per_delta=10, value_size=1_400),
+        contenders=(OUR_COPY, ETCDBRCTL_COPY),
+        targets=(
+            Target(Metric.WALL_RATIO, 1 / 6, against=ETCDBRCTL_COPY.name),
+            Target(Metric.CPU_S, 3.0),
+            Target(Metric.PEAK_MEMORY, 256 * MiB),
+        ),
+        link=FAR,
     ),
 )
 

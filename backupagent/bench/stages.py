@@ -11,11 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from backupagent.bench.scenarios import Scenario
+from backupagent.bench.scenarios import Link, Scenario
 from backupagent.model.snapshot import Snapshot
 from backupagent.testing import boto3_loop
 from backupagent.testing.builders import cached_chain
 from backupagent.testing.servers import MinioServer
+from backupagent.testing.toxiproxy import Toxiproxy
 from backupagent.units import MiB
 
 PREFIX = "bench"
@@ -103,9 +104,11 @@ class CopyStage:
 
     def __init__(self, scenario: Scenario, workspace: Path) -> None:
         self._workspace = workspace
+        self._link = scenario.link
         self._chain = cached_chain(scenario.full, scenario.deltas)
         self._stack = ExitStack()
         self._runs = 0
+        self._endpoints: dict[str, str] = {}
         self._servers: dict[str, MinioServer] = {}
         self._folders: dict[str, Path] = {}
 
@@ -114,10 +117,14 @@ class CopyStage:
         with ExitStack() as stack:
             for role in ("source", "target"):
                 self._servers[role] = stack.enter_context(MinioServer(self._workspace / f"minio-{role}"))
+                self._endpoints[role] = self._servers[role].endpoint_url
                 self._folders[role] = self._write_credentials(role)
             self._servers["source"].make_bucket(SOURCE_BUCKET)
+            # What prepares and checks goes the short way.
             self._source = boto3_loop.connect(self._folders["source"])
             self._target = boto3_loop.connect(self._folders["target"])
+            if self._link is not None:
+                self._go_through(stack.enter_context(Toxiproxy()), self._link)
             boto3_loop.upload(self._source, SOURCE_BUCKET, self._chain / "v2", f"{PREFIX}/v2/")
             self._wanted = boto3_loop.sizes(self._source, SOURCE_BUCKET)
             self._stack = stack.pop_all()
@@ -147,7 +154,19 @@ class CopyStage:
             "target_credentials": str(self._folders["target"]),
             "prefix": PREFIX,
             "scratch": str(scratch),
+            "region": MinioServer.REGION,
+            **{f"{role}_endpoint": endpoint for role, endpoint in self._endpoints.items()},
+            **{f"{role}_access_key": server.access_key for role, server in self._servers.items()},
+            **{f"{role}_secret_key": server.secret_key for role, server in self._servers.items()},
         }
+
+    def _go_through(self, proxy: Toxiproxy, link: Link) -> None:
+        for role, server in self._servers.items():
+            way = proxy.add_link(server.endpoint)
+            way.latency(link.round_trip_ms)
+            way.bandwidth(link.bandwidth)
+            self._endpoints[role] = f"http://{way.endpoint}"
+            (self._folders[role] / "endpoint").write_text(self._endpoints[role])
 
     def problem(self, fields: Mapping[str, str], report: Mapping[str, Any] | None) -> str:
         """Return which snapshot is not in the target as it is in the source, or nothing."""
@@ -159,7 +178,7 @@ class CopyStage:
     def _uri(self, role: str, bucket: str) -> str:
         server = self._servers[role]
         options = {
-            "endpoint": server.endpoint_url,
+            "endpoint": self._endpoints[role],
             "region": server.REGION,
             "path-style": "true",
             "credentials": str(self._folders[role]),
