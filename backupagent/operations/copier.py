@@ -3,10 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from backupagent import failpoints
 from backupagent.errors import (
@@ -18,13 +14,13 @@ from backupagent.errors import (
     PartialFailure,
 )
 from backupagent.model.chain import Chain, build_chains
-from backupagent.model.manifest import FORMAT, Manifest, SourceObject
+from backupagent.model.manifest import Manifest, SourceObject
 from backupagent.model.shard import Shard
 from backupagent.model.snapshot import StoredSnapshot, without_final
-from backupagent.model.trailer import TRAILER_SIZE
+from backupagent.operations.passage import Passage
 from backupagent.operations.report import ChainEnd, CopyReport
 from backupagent.settings import CopySettings, OnMissingFinal, VerifyMode
-from backupagent.snapstore import Listing, SnapshotProof, SnapStore
+from backupagent.snapstore import Listing, SnapStore
 from backupagent.stores.base import NO_METADATA
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.copying import Copied, CopyItem, copy_objects
@@ -44,33 +40,6 @@ QUESTIONS = 32
 
 UNKNOWN_REVISION = -1
 """The end of a range that nobody can know."""
-
-
-@dataclass(frozen=True)
-class _Passage:
-    """A snapshot on its way, what its source's manifest says, and the proof that grows while it passes."""
-
-    stored: StoredSnapshot
-    target_name: str
-    known: Manifest | None
-    proof: SnapshotProof
-
-    def manifest(self) -> Manifest:
-        """Describe the copy: what the source's manifest says, what was seen, and where it came from."""
-        stored = self.stored
-        known = self.known or _from_name(stored)
-        changes: dict[str, Any] = {
-            "name": self.target_name,
-            "final": False,
-            "final_at_source": stored.snapshot.final or known.final_at_source,
-            "source": SourceObject(stored.size, stored.etag),
-            "stored_bytes": stored.size,
-            "stored_sha256": self.proof.stored_sha256,
-        }
-        content = self.proof.content
-        if content is not None:
-            changes |= {"sha256": content.sha256, "bytes": content.size - TRAILER_SIZE}
-        return msgspec.structs.replace(known, **changes)
 
 
 class Copier:
@@ -94,7 +63,7 @@ class Copier:
             message = f"--shard: {error}"
             raise ConfigError(message) from error
         self._given_up: tuple[int, int] | None = None
-        self._passages: dict[str, _Passage] = {}
+        self._passages: dict[str, Passage] = {}
 
     def run(self) -> CopyReport:
         """Copy.
@@ -116,7 +85,7 @@ class Copier:
         with progress.phase("plan"):
             self._target.remove_leftovers()
             planned = self._plan(chains, listing)
-        items = [self._item(passage) for passage in planned if isinstance(passage, _Passage)]
+        items = [self._item(passage) for passage in planned if isinstance(passage, Passage)]
         with progress.phase("transfer", sum(item.size for item in items)):
             outcome = copy_objects(
                 self._source.store,
@@ -138,7 +107,7 @@ class Copier:
             bytes=sum(copied.info.size - copied.reread for copied in outcome.copied),
             bytes_reread=sum(copied.reread for copied in outcome.copied),
             server_side_bytes=0,
-            trailers_unchecked=sum(not self._passages[item.target_key].proof.checked for item in items),
+            trailers_unchecked=sum(not self._passages[done.info.key].checked for done in outcome.copied),
             newest_chain=ChainEnd(without_final(newest.full.name), newest.last),
             given_up_revisions=self._given_up,
             seconds=progress.elapsed_s,
@@ -187,7 +156,7 @@ class Copier:
 
     # ---- plan
 
-    def _plan(self, chains: Sequence[Chain], listing: Listing) -> list[_Passage | IntegrityError | None]:
+    def _plan(self, chains: Sequence[Chain], listing: Listing) -> list[Passage | IntegrityError | None]:
         """Pair every snapshot with what is known about it, newest chain first.
 
         Returns:
@@ -199,19 +168,27 @@ class Copier:
         snapshots = [snapshot for chain in chains for snapshot in chain.snapshots if self._shard.holds(snapshot.name)]
         check = self._settings.verify is not VerifyMode.TRANSFER
 
-        def plan(stored: StoredSnapshot) -> _Passage | IntegrityError | None:
-            name = without_final(stored.name)
-            old = by_name.get(name)
+        def plan(stored: StoredSnapshot) -> Passage | IntegrityError | None:
+            passage = Passage(stored, without_final(stored.name), trailer=check)
+            old = by_name.get(passage.target_name)
+            if old is None and self._tells_itself(stored, listing):
+                return passage
             try:
                 known = self._source.manifest(stored, listing)
                 if old is not None and _same(stored, known, old, self._at_target(old, there)):
                     return None
-                return _Passage(stored, name, known, SnapshotProof(stored, known, trailer=check))
+                passage.begin(known)
             except IntegrityError as error:
                 return error
+            return passage
 
         workers = self._transfer.settings.workers or QUESTIONS
         return map_ordered(plan, snapshots, workers=workers, cancel=self._transfer.cancel)
+
+    def _tells_itself(self, stored: StoredSnapshot, listing: Listing) -> bool:
+        """Whether the answer that brings a delta brings its manifest too, so that it needs no question of its own."""
+        one_part = 0 < stored.size <= self._transfer.settings.part_size
+        return one_part and stored.name not in listing.manifests and not stored.snapshot.is_full
 
     def _at_target(self, old: StoredSnapshot, there: Listing) -> Manifest | None:
         """Read a manifest of the target; one that is damaged proves nothing, and is written anew."""
@@ -222,7 +199,7 @@ class Copier:
 
     # ---- transfer
 
-    def _item(self, passage: _Passage) -> CopyItem:
+    def _item(self, passage: Passage) -> CopyItem:
         stored = passage.stored
         key = self._target.layout.snapshot(passage.target_name)
         self._passages[key] = passage
@@ -230,14 +207,19 @@ class Copier:
         def metadata() -> Mapping[str, str]:
             return NO_METADATA if stored.snapshot.is_full else self._target.metadata_for(passage.manifest())
 
+        def arrived(found: Mapping[str, str]) -> None:
+            if not passage.begun:
+                passage.begin(self._source.manifest_of(stored, found))
+
         return CopyItem(
             source_key=stored.key,
             size=stored.size,
             etag=stored.etag,
             target_key=key,
-            inspector=passage.proof,
+            inspector=passage,
             metadata=metadata,
             journal_name=_journal_name(self._source.display, stored),
+            arrived=arrived,
         )
 
     def _publish(self, copied: Copied) -> None:
@@ -269,11 +251,11 @@ class Copier:
         sha = hashlib.sha256()
         for piece in data:
             sha.update(piece)
-        if sha.hexdigest() == passage.proof.stored_sha256:
+        if sha.hexdigest() == passage.stored_sha256:
             return None
         self._target.store.delete(key)
         self._target.store.delete(self._target.layout.manifest(passage.target_name))
-        message = f"read back with sha256 {sha.hexdigest()}, sent with {passage.proof.stored_sha256}"
+        message = f"read back with sha256 {sha.hexdigest()}, sent with {passage.stored_sha256}"
         hint = "the target changed the object, which was removed again; check the target and copy once more"
         return ChecksumMismatch(message, key=key, hint=hint)
 
@@ -285,13 +267,6 @@ def _same(stored: StoredSnapshot, manifest: Manifest | None, old: StoredSnapshot
     if manifest is not None and manifest.stored_sha256 is not None:
         return manifest.stored_sha256 == known.stored_sha256
     return bool(stored.etag) and known.source == SourceObject(stored.size, stored.etag)
-
-
-def _from_name(stored: StoredSnapshot) -> Manifest:
-    snapshot = stored.snapshot
-    return Manifest(
-        format=FORMAT, name=stored.name, kind=snapshot.kind.value, final=snapshot.final, start_revision=snapshot.start
-    )
 
 
 def _journal_name(source: str, stored: StoredSnapshot) -> str:

@@ -134,10 +134,11 @@ class SnapStore:
             MalformedContent: there is one and it cannot be read.
             NameMismatch: it is that of another snapshot.
         """
-        manifest = self._stored_manifest(stored, listing)
-        if manifest is not None and manifest.name != stored.name:
-            raise NameMismatch(f"its manifest is that of {manifest.name}", key=stored.key)
-        return manifest
+        return _of_this_name(self._stored_manifest(stored, listing), stored)
+
+    def manifest_of(self, stored: StoredSnapshot, metadata: Mapping[str, str]) -> Manifest | None:
+        """Read what a snapshot's own metadata says about it; see ``manifest``."""
+        return _of_this_name(manifest_in(metadata, stored.key), stored)
 
     def _stored_manifest(self, stored: StoredSnapshot, listing: Listing) -> Manifest | None:
         if stored.name in listing.manifests:
@@ -163,6 +164,12 @@ class SnapStore:
     def save_manifest(self, manifest: Manifest) -> None:
         """Write a manifest as an object."""
         self.store.put(self.layout.manifest(manifest.name), encode_manifest(manifest))
+
+
+def _of_this_name(manifest: Manifest | None, stored: StoredSnapshot) -> Manifest | None:
+    if manifest is not None and manifest.name != stored.name:
+        raise NameMismatch(f"its manifest is that of {manifest.name}", key=stored.key)
+    return manifest
 
 
 def manifest_in(metadata: Mapping[str, str], key: str) -> Manifest | None:

@@ -137,7 +137,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> None:
+    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read exactly ``len(buffer)`` bytes from ``offset``.
 
         Args:
@@ -145,6 +145,10 @@ class ObjectStore(Protocol):
             buffer: Is filled whole. On any error its content is undefined.
             offset: First byte, from 0.
             etag: When given, only this very content is read.
+
+        Returns:
+            The object's metadata as far as the answer tells it, so that nobody needs to ask for it; empty where it
+            does not, and for an empty buffer.
 
         Raises:
             TruncatedObject: the object or the answer ends too early.

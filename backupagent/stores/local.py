@@ -89,7 +89,7 @@ class LocalStore:
             status = self._path(key).stat(follow_symlinks=False)
             return _info(key, self._refuse_other_than_file(status, "stat", key))
 
-    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> None:
+    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read exactly ``len(buffer)`` bytes from ``offset``, straight into the buffer."""
         with self._translating("read", key), files.opened(self._path(key), os.O_RDONLY) as descriptor:
             status = self._refuse_other_than_file(os.fstat(descriptor), "read", key)
@@ -98,6 +98,7 @@ class LocalStore:
             end = offset + buffer.nbytes
             if status.st_size < end or files.read_at(descriptor, buffer.cast("B"), offset) < buffer.nbytes:
                 raise TruncatedObject(f"it ends at byte {status.st_size}, before {end}", key=key)
+        return NO_METADATA
 
     def put(
         self,

@@ -71,7 +71,7 @@ class MemoryStore:
         """Describe one object."""
         return self._object("stat", key).info
 
-    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> None:
+    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read exactly ``len(buffer)`` bytes from ``offset``."""
         found = self._object("read", key)
         if etag and etag != found.info.etag:
@@ -79,6 +79,7 @@ class MemoryStore:
         if offset + buffer.nbytes > found.info.size:
             raise TruncatedObject(f"it ends at byte {found.info.size}, before {offset + buffer.nbytes}", key=key)
         buffer.cast("B")[:] = memoryview(found.content)[offset : offset + buffer.nbytes]
+        return found.info.metadata if buffer.nbytes else NO_METADATA
 
     def put(
         self, key: str, data: Buffer, *, if_absent: bool = False, metadata: Mapping[str, str] = NO_METADATA

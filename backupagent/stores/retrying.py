@@ -180,9 +180,9 @@ class RetryingStore:
         """Describe one object."""
         return self._retry(lambda: self._inner.stat(key))
 
-    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> None:
+    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read exactly ``len(buffer)`` bytes from ``offset``."""
-        self._retry(lambda: self._inner.read_into(key, buffer, offset=offset, etag=etag))
+        return self._retry(lambda: self._inner.read_into(key, buffer, offset=offset, etag=etag))
 
     def put(
         self, key: str, data: Buffer, *, if_absent: bool = False, metadata: Mapping[str, str] = NO_METADATA

@@ -155,16 +155,10 @@ class S3Store:
         """Describe one object."""
         check_key(key)
         headers = self._head(key, {})
-        metadata = {
-            name.lower().removeprefix(_METADATA): value
-            for name, value in headers.items()
-            if name.lower().startswith(_METADATA)
-        }
-        return ObjectInfo(
-            key, self._size(headers, key), headers.get("etag", ""), _time_s(headers["last-modified"]), metadata
-        )
+        modified_s = _time_s(headers["last-modified"])
+        return ObjectInfo(key, self._size(headers, key), headers.get("etag", ""), modified_s, _metadata_in(headers))
 
-    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> None:
+    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read exactly ``len(buffer)`` bytes from ``offset``."""
         check_key(key)
         if not (etag.isascii() and etag.isprintable()):
@@ -174,11 +168,12 @@ class S3Store:
             size = self._size(self._head(key, headers, op="read"), key)
             if offset > size:
                 raise TruncatedObject(f"it ends at byte {size}, before {offset} ({self._display})", key=key)
-            return
+            return NO_METADATA
         headers["range"] = f"bytes={offset}-{offset + buffer.nbytes - 1}"
         with self._translating("read", key), self._direct.send("GET", key, headers) as answer:
             self._check_range(answer.headers, key, offset, buffer.nbytes)
             fill(buffer.cast("B"), answer)
+            return _metadata_in(answer.headers)
 
     def put(
         self, key: str, data: Buffer, *, if_absent: bool = False, metadata: Mapping[str, str] = NO_METADATA
@@ -330,6 +325,11 @@ def _decode(text: str) -> int | None:
         return int.from_bytes(base64.b64decode(text, validate=True), "big") if text else None
     except ValueError:
         return None
+
+
+def _metadata_in(headers: Message) -> Mapping[str, str]:
+    names = ((name.lower(), value) for name, value in headers.items())
+    return {name.removeprefix(_METADATA): value for name, value in names if name.startswith(_METADATA)}
 
 
 def _time_s(date: str | None) -> float:

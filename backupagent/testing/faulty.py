@@ -135,17 +135,18 @@ class FaultyStore:
         _end(fault)
         return info
 
-    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> None:
+    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read, or half of it, or with one bit changed."""
         fault = self._begin("read_into")
         if fault.truncate:
             half = buffer.nbytes // 2
             self._inner.read_into(key, buffer.cast("B")[:half], offset=offset, etag=etag)
             raise TruncatedObject("planned: the answer ends in the middle", key=key)
-        self._inner.read_into(key, buffer, offset=offset, etag=etag)
+        metadata = self._inner.read_into(key, buffer, offset=offset, etag=etag)
         if fault.flip and buffer.nbytes:
             buffer.cast("B")[buffer.nbytes // 2] ^= 1
         _end(fault)
+        return metadata
 
     def put(
         self, key: str, data: Buffer, *, if_absent: bool = False, metadata: Mapping[str, str] = NO_METADATA

@@ -55,6 +55,7 @@ class CopyItem:
         metadata: Gives the metadata of the object in the target. Asked after the inspection of an object that fits
             into one part; an object in parts gets none, since it must be begun before its content is known.
         journal_name: Under which an upload in parts is remembered.
+        arrived: Told the source's metadata of an object that fits into one part, before it is inspected.
     """
 
     source_key: str
@@ -64,6 +65,7 @@ class CopyItem:
     inspector: Inspector
     metadata: Callable[[], Mapping[str, str]]
     journal_name: str
+    arrived: Callable[[Mapping[str, str]], None] = lambda _metadata: None
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,9 @@ class _Copy:
         if state.error is not None or not part.size:
             return
         try:
-            self._source.read_into(state.item.source_key, view, offset=part.offset, etag=state.item.etag)
+            metadata = self._source.read_into(state.item.source_key, view, offset=part.offset, etag=state.item.etag)
+            if state.upload is None:
+                state.item.arrived(metadata)
         except (IntegrityError, ObjectNotFound, ObjectChanged) as error:
             self._fail_object(state, error)
 

@@ -94,6 +94,8 @@ class TestPutAndRead:
         expected = metadata if store.features.metadata else {}
         assert store.stat("a").metadata == expected
         assert store.stat("b").metadata == expected
+        assert store.read_into("a", memoryview(bytearray(1))) == expected
+        assert store.read_into("a", memoryview(bytearray(0))) == {}
 
     @pytest.mark.parametrize(
         "metadata", [{"Upper": "x"}, {"a-b": "x"}, {"a": "é"}, {"a": "x\n"}, {"a": " x"}, {"a": "x" * 2048}]

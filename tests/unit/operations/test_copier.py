@@ -32,6 +32,8 @@ from backupagent.operations.copier import Copier
 from backupagent.operations.report import CopyReport
 from backupagent.settings import CopySettings, VerifyMode
 from backupagent.snapstore import SnapStore
+from backupagent.stores.base import ObjectInfo
+from backupagent.stores.memory import MemoryStore
 from backupagent.testing.faulty import Fault, FaultyStore
 
 DAY_S = 24 * 3600
@@ -255,6 +257,38 @@ def test_a_small_delta_carries_its_manifest_and_needs_no_other_object() -> None:
     copy(source, target)
     assert target.list().manifests == {full}
     assert manifest(target, delta).start_revision == 6
+
+
+def test_deltas_bring_their_manifests_and_nobody_asks_for_them() -> None:
+    source, middle, target = store(), store(), store()
+    full, *deltas = add_chain(source, 5, 7, 9, 12)
+    copy(source, middle)
+    asked: list[str] = []
+
+    class Listening(MemoryStore):
+        def stat(self, key: str) -> ObjectInfo:
+            asked.append(key)
+            return super().stat(key)
+
+    listening = SnapStore(Listening(), "p")
+    for info in list(middle.store.list_objects("")):
+        data, metadata = read(middle, info.key), middle.store.stat(info.key).metadata
+        listening.store.put(info.key, data, metadata=metadata)
+    copy(listening, target)
+    assert asked == [listening.layout.manifest(full)]
+    for delta in deltas:
+        assert manifest(target, delta).stored_sha256 == manifest(middle, delta).stored_sha256
+
+
+def test_a_manifest_that_comes_with_a_delta_and_is_another_ones_fails_it_alone() -> None:
+    source, target = store(), store()
+    full, delta, *_rest = add_chain(source, 5, 7, 9)
+    wrong = Manifest(format=FORMAT, name="Incr-00000001-00000002-1795400591", kind="Incr")
+    key = source.layout.snapshot(delta)
+    source.store.put(key, read(source, key), metadata=source.metadata_for(wrong))
+    with pytest.raises(NameMismatch, match="its manifest is that of"):
+        copy(source, target)
+    assert names(target) == [full, _rest[0]]
 
 
 def test_a_delta_in_parts_gets_a_manifest_of_its_own() -> None:

@@ -133,10 +133,10 @@ class HookedStore(MemoryStore):
         self.buffers: dict[int, bytearray] = {}
         self.parts: list[int] = []
 
-    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> None:
+    def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         self._remember(buffer)
         self.on_read(key, offset)
-        super().read_into(key, buffer, offset=offset, etag=etag)
+        return super().read_into(key, buffer, offset=offset, etag=etag)
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         self._remember(data)
