@@ -17,6 +17,7 @@ from backupagent.model.trailer import TRAILER_SIZE
 from backupagent.operations.report import ChainEnd, CopyReport
 from backupagent.settings import CopySettings, OnMissingFinal, VerifyMode
 from backupagent.snapstore import Listing, SnapshotProof, SnapStore
+from backupagent.snapstore.proof import proves_copy
 from backupagent.stores.base import NO_METADATA
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.copying import Copied, CopyItem, copy_objects
@@ -263,12 +264,9 @@ class Copier:
 
 
 def _same(stored: StoredSnapshot, manifest: Manifest | None, old: StoredSnapshot, known: Manifest | None) -> bool:
-    """Whether the target is proven to hold this very object: by size and a digest or the source's etag."""
-    if known is None or old.size != stored.size or known.stored_bytes != stored.size:
-        return False
-    if manifest is not None and manifest.stored_sha256 is not None:
-        return manifest.stored_sha256 == known.stored_sha256
-    return bool(stored.etag) and known.source == SourceObject(stored.size, stored.etag)
+    """Whether the target is proven to hold this very object."""
+    sha256 = manifest.stored_sha256 if manifest is not None else None
+    return proves_copy(known, old, SourceObject(stored.size, stored.etag), sha256)
 
 
 def _from_name(stored: StoredSnapshot) -> Manifest:

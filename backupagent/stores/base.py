@@ -102,8 +102,8 @@ class ObjectStore(Protocol):
     """Bytes by key in one bucket.
 
     Keys are non-empty, relative, ``/``-separated paths of at most 1,024 bytes of UTF-8 without empty, ``.``
-    or ``..`` elements; anything else is a ``ConfigError``. Every method may raise the subclasses of
-    ``StoreError`` that its description does not exclude.
+    or ``..`` elements and without backslashes; anything else is a ``ConfigError``. Every method may raise the
+    subclasses of ``StoreError`` that its description does not exclude.
     """
 
     @property

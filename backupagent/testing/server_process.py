@@ -338,13 +338,20 @@ def http_get(host: str, port: int, path: str, *, timeout_s: float = 1.0) -> tupl
     return http_request("GET", host, port, path, timeout_s=timeout_s)
 
 
-def http_request(
-    method: str, host: str, port: int, path: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 10.0
+def http_request(  # noqa: PLR0913 - what a request is made of
+    method: str,
+    host: str,
+    port: int,
+    path: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    timeout_s: float = 10.0,
 ) -> tuple[int, bytes]:
-    """Return status and body of a request without content; status 0 when nobody answers."""
+    """Return status and body of the answer to a request; status 0 when nobody answers."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
-        connection.request(method, path, headers=dict(headers or {}))
+        connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:
