@@ -238,7 +238,7 @@ class Backups:
         ]
         for stored in sorted(new, key=lambda stored: (stored.snapshot.created_s, stored.snapshot.last)):
             manifest = self._manifest(stored, listing)
-            if True:
+            if manifest is None or manifest.source is None:
                 return stored.name
         return None
 

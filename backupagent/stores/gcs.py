@@ -128,8 +128,9 @@ class GcsStore:
         """Write a whole object."""
         check_key(key)
         check_metadata(metadata)
+        view = memoryview(data).cast("B")
         with self._translating("put", key):
-            return self._service.insert(key, bytes(data), metadata, generation=0 if if_absent else None).info()
+            return self._service.insert(key, view, metadata, generation=0 if if_absent else None).info()
 
     def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
         """Begin an object that arrives in parts: writes its record."""
@@ -137,12 +138,12 @@ class GcsStore:
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Write a part; asks for the record of an upload that this process did not begin, once."""
-        content = bytes(data)
-        check_part(upload, number, len(content), LIMITS)
+        view = memoryview(data).cast("B")
+        check_part(upload, number, len(view), LIMITS)
         opened = self._records.find(upload, "upload part")
-        metadata = {PART_CRC32: f"{isal_zlib.crc32(content):08x}"}
+        metadata = {PART_CRC32: f"{isal_zlib.crc32(view):08x}"}
         with self._translating("upload part", upload.key):
-            tag = self._service.insert(self._part_name(upload, number), content, metadata).tag(number)
+            tag = self._service.insert(self._part_name(upload, number), view, metadata).tag(number)
         opened.tags[number] = tag
         return tag
 

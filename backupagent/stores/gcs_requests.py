@@ -34,6 +34,9 @@ TIMEOUT_S = (10, 60)
 
 CONTENT_TYPE = "application/octet-stream"
 
+CRC_PIECE = 1024 * 1024
+"""Bytes that are summed at a time: google_crc32c takes ``bytes`` only, and a part is not to be held twice more."""
+
 
 class GcsRequests:
     """Requests to one bucket. Thread-safe, as sessions of requests are in use.
@@ -71,7 +74,7 @@ class GcsRequests:
         return read_resource(self._call("GET", name, {"fields": FIELDS}))
 
     def insert(
-        self, name: str, content: bytes, metadata: Mapping[str, str], *, generation: int | None = None
+        self, name: str, content: memoryview, metadata: Mapping[str, str], *, generation: int | None = None
     ) -> Stored:
         """Write an object, whose CRC-32C the service checks.
 
@@ -84,7 +87,9 @@ class GcsRequests:
         Raises:
             StoreUnavailable: the service has other content than was sent.
         """
-        crc = crc32c.extend(0, content)
+        crc = 0
+        for at in range(0, len(content), CRC_PIECE):
+            crc = crc32c.extend(crc, bytes(content[at : at + CRC_PIECE]))
         properties = {"name": name, "crc32c": encode_crc32c(crc), "metadata": dict(metadata)}
         boundary = secrets.token_hex(16)
         head = (

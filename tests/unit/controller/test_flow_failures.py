@@ -193,6 +193,18 @@ def test_a_source_that_is_being_deleted_is_not_taken_for_all_there_was(
     assert len(flow.data["source-objects"].splitlines()) == 4
 
 
+def test_a_source_whose_deletion_was_asked_for_is_not_listed_any_more(flow: GardenFlow, controller: Looker) -> None:
+    play(flow, controller, until="create_copy_task")
+    then = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    flow.change(BACKUP_ENTRIES, "source-shoot--dev--demo--u1", NAMESPACE, metadata=then)
+    for path in (flow.home / "bucket-seed-a").rglob("v2/Incr-*"):
+        path.unlink()
+    controller.look()
+    assert flow.report.copy is not None
+    assert flow.report.copy.expected == 4
+    assert len(flow.data["source-objects"].splitlines()) == 4
+
+
 # ---- the restore
 
 
