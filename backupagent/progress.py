@@ -1,4 +1,4 @@
-"""What long work tells about itself while it runs: phase, bytes, totals.
+"""What long work tells about itself while it runs: phase, bytes, totals, and what happened.
 
 Workers call ``add``; whoever shows it reads ``snapshot``. No thread, no output here: the command line draws a
 ``Progress`` on a terminal or writes log lines, a server exports it as metrics.
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from backupagent.clock import SYSTEM_CLOCK, Clock
 
@@ -28,6 +29,25 @@ class PhaseReport:
 
 
 @dataclass(frozen=True)
+class Milestone:
+    """Something that happened and is worth a line of its own.
+
+    Attributes:
+        at: When, UTC.
+        who: Who did it.
+        what: What it was, one word.
+        detail: More about it, one line; may be empty.
+        bad: Whether it is trouble.
+    """
+
+    at: datetime
+    who: str
+    what: str
+    detail: str = ""
+    bad: bool = False
+
+
+@dataclass(frozen=True)
 class ProgressView:
     """One look at running work.
 
@@ -38,6 +58,7 @@ class ProgressView:
         total: Bytes that this phase will handle, 0 when not known.
         detail: What is being worked on, e.g. a snapshot's name.
         finished: The phases that have ended before.
+        milestones: What has happened, in the order in which it was told.
     """
 
     phase: str
@@ -46,6 +67,7 @@ class ProgressView:
     total: int
     detail: str
     finished: tuple[PhaseReport, ...] = ()
+    milestones: tuple[Milestone, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -74,6 +96,7 @@ class Progress:
         self._done = 0
         self._total = 0
         self._detail = ""
+        self._milestones: tuple[Milestone, ...] = ()
         self.phases: list[PhaseReport] = []
 
     @contextmanager
@@ -115,11 +138,24 @@ class Progress:
         with self._lock:
             self._detail = detail
 
+    def tell(self, milestone: Milestone) -> None:
+        """Say that something happened."""
+        with self._lock:
+            self._milestones += (milestone,)
+
     def view(self) -> ProgressView:
         """Look at the running phase and those before it, at one moment."""
         with self._lock:
             seconds = self._clock.monotonic_s() - self._began_s
-            return ProgressView(self._phase, seconds, self._done, self._total, self._detail, tuple(self.phases))
+            return ProgressView(
+                self._phase,
+                seconds,
+                self._done,
+                self._total,
+                self._detail,
+                tuple(self.phases),
+                self._milestones,
+            )
 
     @property
     def elapsed_s(self) -> float:

@@ -1,7 +1,7 @@
 """The only place where operations are put together: settings -> wrapped stores -> operations."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,22 +11,33 @@ from backupagent.clock import SYSTEM_CLOCK
 from backupagent.codecs import codec_named
 from backupagent.errors import ConfigError
 from backupagent.etcd import connection
+from backupagent.etcd.client import Status
+from backupagent.kube.client import Kube
+from backupagent.model.chain import build_chains
+from backupagent.model.restored import Restored
+from backupagent.operations.arrival import Backups, Remembered
+from backupagent.operations.initializer import Initialization, Initializer
 from backupagent.operations.report import CopyReport, ListReport, RestoreReport, SnapshotReport, VerifyReport
 from backupagent.progress import Progress
 from backupagent.settings import (
     CopySettings,
     EtcdSettings,
+    KubeSettings,
     ListSettings,
     RestoreSettings,
     SnapshotSettings,
     TransferSettings,
     VerifySettings,
 )
-from backupagent.snapstore import SnapStore
+from backupagent.snapstore import Layout, SnapStore
 from backupagent.stores import open_store, parse_location
 from backupagent.stores.retrying import RetryingStore, Trouble
 from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.transfer.context import Transfer
+from backupagent.units import MiB
+
+PROBE_TIMEOUT_S = 5.0
+"""How long an etcd is waited for that is only asked how it is."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,39 @@ def open_snapstore(
         store.close()
 
 
+@contextmanager
+def open_kube(settings: KubeSettings) -> Iterator[Kube]:
+    """Connect to an API server; nothing is sent.
+
+    Raises:
+        ConfigError: there is no kubeconfig, or it cannot be read.
+    """
+    from backupagent.kube.client import KubeClient  # noqa: PLC0415 - only where it is needed
+
+    with KubeClient.open(settings.kubeconfig) as kube:
+        yield kube
+
+
+@contextmanager
+def open_backups(uri: str, credentials: Mapping[str, str], remembered: Remembered, cancel: Cancel) -> Iterator[Backups]:
+    """Open one etcd's backups to see what has arrived; nothing is written.
+
+    Args:
+        uri: The store; a directory that does not exist is an empty one.
+        credentials: See ``stores.open_store``.
+        remembered: What was read before.
+        cancel: Ends reads and waits.
+
+    Raises:
+        ConfigError: the URI or the credentials are wrong.
+        StoreError: the store cannot be opened.
+    """
+    # Several migrations are looked at side by side, none of them in a hurry: 24 MiB each.
+    transfer = Transfer(TransferSettings(workers=4, window=2, part_size=4 * MiB), cancel)
+    with open_snapstore(uri, cancel, create=True, credentials=credentials) as snapstore:
+        yield Backups(snapstore, transfer, remembered)
+
+
 def run_snapshot(settings: SnapshotSettings, progress: Progress, cancel: Cancel) -> SnapshotReport:
     """Take one snapshot; see ``Snapshotter.run``."""
     from backupagent.etcd.client import EtcdClient  # noqa: PLC0415 - gRPC only where it is needed
@@ -132,6 +176,56 @@ def run_verify(settings: VerifySettings, progress: Progress, cancel: Cancel) -> 
 
     with open_snapstore(settings.store, cancel) as snapstore:
         return Verifier(snapstore, settings, _transfer(settings, progress, cancel)).run()
+
+
+def etcd_status(settings: EtcdSettings) -> Status:
+    """Ask the first endpoint that answers how it is.
+
+    Raises:
+        EtcdUnavailable: none answers.
+    """
+    from backupagent.etcd.client import EtcdClient  # noqa: PLC0415 - gRPC only where it is needed
+
+    with EtcdClient.open(replace(_etcd(settings), connect_timeout_s=PROBE_TIMEOUT_S)) as client:
+        return client.status()
+
+
+def has_backups(uri: str, cancel: Cancel) -> bool:
+    """Tell whether a store holds anything to restore.
+
+    Raises:
+        EmptySource: there are deltas and no full: something is missing, and nothing may begin empty.
+        StoreError: it cannot be listed.
+    """
+    with open_snapstore(uri, cancel, create=True) as snapstore:
+        listing = snapstore.list()
+    if listing.snapshots and not build_chains(listing.snapshots):
+        raise snapstore.empty(listing)
+    return bool(listing.snapshots)
+
+
+def initialize(
+    data_dir: Path,
+    *,
+    namespace: str,
+    has_backups: Callable[[], bool] | None,
+    restore: Callable[[], Restored],
+    deep: bool,
+) -> Initialization[Restored]:
+    """Make a data directory ready; see ``Initializer``."""
+    initializer = Initializer(
+        data_dir, namespace=namespace, has_backups=has_backups, restore=restore, clock=SYSTEM_CLOCK
+    )
+    return initializer.run(deep=deep)
+
+
+def snapshots_prefix(uri: str) -> str:
+    """Return the prefix of a store's snapshots as the peer shows it: with their layout, without a last slash.
+
+    Raises:
+        ConfigError: the URI is wrong.
+    """
+    return Layout(parse_location(uri).prefix).snapshots.rstrip("/")
 
 
 def _etcd(settings: EtcdSettings) -> connection.EtcdAccess:

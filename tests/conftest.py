@@ -30,7 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No CA bundle, proxy, credential, option or terminal of the developer's shell reaches a test."""
     for name in list(os.environ):
-        if name.endswith("_CA_BUNDLE") or name.lower().endswith("_proxy") or name.startswith(("AWS_", "BACKUPAGENT_")):
+        if (
+            name.endswith("_CA_BUNDLE")
+            or name.lower().endswith("_proxy")
+            or name.startswith(("AWS_", "AZURE_", "BACKUPAGENT_", "CLOUDSDK_", "GOOGLE_", "SOURCE_"))
+        ):
             monkeypatch.delenv(name)
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)

@@ -2,15 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from backupagent import settings
 from backupagent.cancel import Cancel
 from backupagent.cli import text
 from backupagent.cli.document import Document
 from backupagent.cli.failure import exit_code_of
-from backupagent.operations.report import Report
 from backupagent.progress import Progress
+
+
+class Report(Protocol):
+    """What every command's report can do."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the JSON document."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,45 @@ def _verify(options: settings.VerifySettings, progress: Progress, cancel: Cancel
     return Outcome(report, 0 if report.ok else exit_code_of(problem.reason for problem in report.problems))
 
 
+def _server(options: settings.ServerSettings, _progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent.server.run import run_server  # noqa: PLC0415 - aiohttp, which a help page does not need
+
+    return Outcome(None, run_server(options, cancel))
+
+
+def _controller(options: settings.ControllerSettings, _progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent.controller.run import run_controller  # noqa: PLC0415 - Kubernetes, which a help page does not need
+    from backupagent.logs import log_to  # noqa: PLC0415 - as above
+
+    log_to()
+    return Outcome(None, run_controller(options, cancel))
+
+
+def _migrate(options: settings.MigrateSettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent.controller.trigger import run_migrate  # noqa: PLC0415 - Kubernetes, which a help page does not need
+
+    outcome = run_migrate(options, progress, cancel)
+    return Outcome(outcome, exit_code_of([outcome.reason]) if outcome.reason else 0)
+
+
+def _show_migrate(report: Any) -> Document:  # noqa: ANN401 - as in Command
+    from backupagent.cli.text_migrations import migrate  # noqa: PLC0415 - as above
+
+    return migrate(report)
+
+
+def _migrations(options: settings.MigrationsSettings, _progress: Progress, _cancel: Cancel) -> Outcome:
+    from backupagent.controller.overview import run_migrations  # noqa: PLC0415 - as above
+
+    return Outcome(run_migrations(options))
+
+
+def _show_migrations(report: Any) -> Document:  # noqa: ANN401 - as in Command
+    from backupagent.cli.text_migrations import migrations  # noqa: PLC0415 - as above
+
+    return migrations(report)
+
+
 def _demo(options: settings.DemoSettings, _progress: Progress, cancel: Cancel) -> Outcome:
     from backupagent.bench.demo import run_demo  # noqa: PLC0415 - servers and all operations
 
@@ -153,8 +199,47 @@ _TABLE = (
         show=text.verification,
     ),
     Command(
+        name="server",
+        help="Be the sidecar of one etcd member.\n\n"
+        "Before etcd starts, its data directory is checked and restored when it is missing or invalid; while it runs, "
+        "full and delta snapshots go into the store. Speaks the protocol of etcd-wrapper.",
+        example="backupagent server --store s3://bucket/main --data-dir /var/etcd/data/new.etcd --host 127.0.0.1",
+        settings=settings.ServerSettings,
+        run=_server,
+        show=None,
+    ),
+    Command(
+        name="controller",
+        help="Watch Shoots that migrate, and say whether everything arrived.\n\n"
+        "It looks at objects and buckets, changes neither, and tells what it finds as Events on the Shoot, in a "
+        "ConfigMap beside it, and as metrics. It keeps no state: it may be stopped and started at any time.",
+        example="backupagent controller --seed-kubeconfig seed-a=a.yaml,seed-b=b.yaml",
+        settings=settings.ControllerSettings,
+        run=_controller,
+        show=None,
+    ),
+    Command(
+        name="migrate",
+        help="Move a Shoot's control plane to another Seed, and follow it.\n\n"
+        "Refuses when something that the move needs is missing, binds the Shoot to the Seed, and shows every step "
+        "until the controller has compared the new etcd with the old one. The API server decides who may: it takes "
+        "`update` on shoots/binding.",
+        example="backupagent migrate shoot garden-dev/demo --to seed-b",
+        settings=settings.MigrateSettings,
+        run=_migrate,
+        show=_show_migrate,
+    ),
+    Command(
+        name="migrations",
+        help="List migrations that run or have run, or one with its steps.",
+        example="backupagent migrations garden-dev/demo",
+        settings=settings.MigrationsSettings,
+        run=_migrations,
+        show=_show_migrations,
+    ),
+    Command(
         name="demo",
-        help="Snapshot, copy, restore and compare a real etcd on this machine.",
+        help="Take, move, restore and compare a real etcd on this machine.",
         example="backupagent demo --store minio --keep /tmp/demo",
         settings=settings.DemoSettings,
         run=_demo,

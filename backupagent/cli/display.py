@@ -8,18 +8,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Protocol, TextIO
 
 from backupagent.cli.document import printable
 from backupagent.cli.text import rate_text
 from backupagent.clock import SYSTEM_CLOCK, Clock
-from backupagent.progress import Progress, ProgressView
+from backupagent.progress import Milestone, Progress, ProgressView
 from backupagent.settings import ProgressStyle
 from backupagent.units import format_duration, format_size
 
 LOOK_EVERY_S = 0.2
 LOG_EVERY_S = 5.0
+
+LOG_WAITING_EVERY_S = 30.0
+"""The same for work that moves no bytes itself: it waits for others, perhaps for an hour."""
 
 PATIENCE_S = 0.4
 """How long work runs before a display is drawn: shorter work need not pay for importing rich."""
@@ -46,8 +50,13 @@ def describe(view: ProgressView) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def milestone_words(milestone: Milestone) -> tuple[str, ...]:
+    """Return what happened and its detail, each made printable; no detail is no word."""
+    return tuple(printable(text) for text in (milestone.what, milestone.detail) if text)
+
+
 class LogView:
-    """A line when a phase begins, one when it ends, and one now and then in between.
+    """A line for every milestone, when a phase begins, when it ends, and now and then in between.
 
     Args:
         out: Where lines go.
@@ -59,10 +68,14 @@ class LogView:
         self._clock = clock
         self._phase = ""
         self._finished = 0
+        self._told = 0
         self._logged_s = 0.0
 
     def look(self, view: ProgressView) -> None:
         """Write the lines that are due."""
+        for milestone in view.milestones[self._told :]:
+            self._line(" ".join((milestone.who, *milestone_words(milestone))), milestone.at)
+        self._told = len(view.milestones)
         for phase in view.finished[self._finished :]:
             size = f", {format_size(phase.bytes)}, {rate_text(phase.bytes, phase.seconds)}" if phase.bytes else ""
             self._line(f"{phase.name} took {format_duration(phase.seconds)}{size}")
@@ -71,15 +84,16 @@ class LogView:
         if view.phase != self._phase:
             self._phase = view.phase
             self._line(f"{view.phase} begins")
-        elif view.phase and self._clock.monotonic_s() - self._logged_s >= LOG_EVERY_S:
+        pause_s = LOG_EVERY_S if view.done or view.total else LOG_WAITING_EVERY_S
+        if view.phase and self._clock.monotonic_s() - self._logged_s >= pause_s:
             self._line(" ".join(part for part in (view.phase, describe(view), printable(view.detail)) if part))
 
     def close(self) -> None:
         """Nothing is left behind."""
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, at: datetime | None = None) -> None:
         self._logged_s = self._clock.monotonic_s()
-        self._out.write(f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ} {text}\n")
+        self._out.write(f"{at or self._clock.now():%Y-%m-%dT%H:%M:%SZ} {text}\n")
         self._out.flush()
 
 
@@ -104,7 +118,8 @@ def _show(progress: Progress, make_view: Callable[[], View], stop: threading.Eve
 
 
 def _show_after_patience(progress: Progress, stop: threading.Event) -> None:
-    if not stop.wait(PATIENCE_S):
+    # A milestone is told even when the work was shorter.
+    if not stop.wait(PATIENCE_S) or progress.view().milestones:
         _show(progress, _terminal_view, stop)
 
 

@@ -1,12 +1,18 @@
 """Reports as people read them: a small document, written plainly into a pipe and with colours on a terminal."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 WIDEST_TABLE = 300
 """Columns of a table on a terminal; longer cells are folded."""
+
+NARROWEST_PROSE = 20
+"""Columns at least for text to read in a table's last column."""
+
+_TRAILING_SPACE = re.compile(r"[ ]+((?:\x1b\[0m)?)$", re.MULTILINE)
 
 
 class Tone(StrEnum):
@@ -65,11 +71,13 @@ class Table:
         titles: Of the columns.
         rows: As many cells each.
         right: Columns that are aligned to the right, from 0.
+        prose: Whether the last column is text to read: a terminal wraps it inside its column.
     """
 
     titles: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     right: frozenset[int] = field(default_factory=frozenset)
+    prose: bool = False
 
 
 Block: TypeAlias = Line | Fields | Table
@@ -108,8 +116,8 @@ def _plain_row(row: Sequence[str], widths: Sequence[int], right: frozenset[int])
 def render_terminal(document: Document) -> None:
     """Write a document to the terminal on stdout with its colours.
 
-    Text is wrapped to the terminal's width. Tables are not: the terminal breaks their lines itself, so that a
-    name can be copied whole.
+    Text is wrapped to the terminal's width. Tables are not, but for prose in the last column: the terminal breaks
+    their lines itself, so that a name can be copied whole.
     """
     from rich.console import Console, RenderableType  # noqa: PLC0415 - 40 ms that only a terminal pays
     from rich.padding import Padding  # noqa: PLC0415 - as above
@@ -125,7 +133,9 @@ def render_terminal(document: Document) -> None:
         grid = RichTable(box=None, pad_edge=False, show_header=isinstance(block, Table), padding=(0, 2, 0, 0))
         if isinstance(block, Table):
             for column, title in enumerate(block.titles):
-                grid.add_column(title, justify="right" if column in block.right else "left", header_style="dim")
+                justify: Literal["left", "right"] = "right" if column in block.right else "left"
+                whole = block.prose and column < len(block.titles) - 1
+                grid.add_column(title, justify=justify, header_style="dim", no_wrap=whole)
             for row in block.rows:
                 grid.add_row(*(text(cell) for cell in row))
         else:
@@ -134,6 +144,19 @@ def render_terminal(document: Document) -> None:
         return Padding.indent(grid, 2)
 
     console = Console(highlight=False)
-    wide = Console(highlight=False, width=max(console.width, WIDEST_TABLE))
     for block in document:
-        (wide if isinstance(block, Table) else console).print(renderable(block))
+        if isinstance(block, Table):
+            wide = Console(highlight=False, width=_table_width(block, console.width))
+            with wide.capture() as captured:
+                wide.print(renderable(block))
+            # Without the spaces after the last column, which a narrower terminal would show as empty lines.
+            console.file.write(_TRAILING_SPACE.sub(r"\1", captured.get()))
+        else:
+            console.print(renderable(block))
+
+
+def _table_width(table: Table, terminal: int) -> int:
+    if not table.prose:
+        return max(terminal, WIDEST_TABLE)
+    columns = list(zip(table.titles, *([printable(cell.text) for cell in row] for row in table.rows), strict=True))
+    return max(terminal, sum(max(map(len, column)) + 2 for column in columns[:-1]) + NARROWEST_PROSE)

@@ -30,6 +30,7 @@ class Option:
     Attributes:
         name: The settings' field.
         flag: As on the command line, e.g. ``--part-size``; for a positional one its name in capitals.
+        short: A second flag of one letter, e.g. ``-o``; empty when there is none.
         variable: Its environment variable.
         theme: Class of settings that declares it first; options of one theme stand together in ``--help``.
         help: What it does.
@@ -45,6 +46,7 @@ class Option:
 
     name: str
     flag: str
+    short: str
     variable: str
     theme: type
     help: str
@@ -166,6 +168,7 @@ def _option(settings: type, item: "Field[Any]") -> Option:
     return Option(
         name=item.name,
         flag=words.upper() if positional else f"--{words}",
+        short=metadata["short"],
         variable=VARIABLE_PREFIX + words.replace("-", "_").upper(),
         theme=_theme(settings, item.name),
         help=metadata["help"],

@@ -83,7 +83,7 @@ def _options(command: Command) -> tuple[Option, ...]:
 
 
 def _help_row(option: Option) -> tuple[str, str]:
-    usage = f"{option.flag} {option.metavar}"
+    usage = ", ".join(flag for flag in (option.short, option.flag) if flag) + f" {option.metavar}"
     if option.positional:
         usage = option.flag
     elif option.switch:
@@ -104,11 +104,11 @@ def _parameter(option: Option) -> inspect.Parameter:
     default: Any = None
     if option.positional:
         info: Any = typer.Argument(metavar=option.flag)
-        default = inspect.Parameter.empty
+        default = inspect.Parameter.empty if option.required else None
     elif option.switch:
         info = typer.Option(f"{option.flag}/--no-{option.flag.removeprefix('--')}")
     else:
-        info = typer.Option(option.flag)
+        info = typer.Option(*(flag for flag in (option.flag, option.short) if flag))
     value_type: Any = bool | None if option.switch else str | None
     annotation = Annotated[value_type, info]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -63,10 +63,10 @@ def _wants_json(arguments: Sequence[str], environment: Mapping[str, str]) -> boo
     """Tell from raw arguments, since they may be wrong, whether failures are to be told as JSON."""
     asked = environment.get(f"{VARIABLE_PREFIX}OUTPUT", "")
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == "--output":
+        if argument in {"--output", "-o"}:
             asked = following
-        elif argument.startswith("--output="):
-            asked = argument.removeprefix("--output=")
+        elif argument.startswith(("--output=", "-o")):
+            asked = argument.removeprefix("--output=").removeprefix("-o")
     return asked == OutputFormat.JSON
 
 

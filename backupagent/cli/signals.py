@@ -33,7 +33,7 @@ def _wait_for_signals(pipe: int, cancel: Cancel) -> None:
             os._exit(128 + number)
         cancel.set(number.name)
         with suppress(OSError):  # nobody reads stderr: still a second signal must be heard
-            print(f"{number.name}: stopping, whatever is half made is undone; again to end at once", file=sys.stderr)
+            print(f"{number.name}: stopping; again to end at once", file=sys.stderr)
 
 
 def _be_an_ordinary_child() -> None:

@@ -1,4 +1,6 @@
-"""The display on a terminal: finished phases above, the running one with a bar below. Imports rich."""
+"""The display on a terminal: what happened above, finished phases, the running one with a bar below. Imports rich."""
+
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -6,17 +8,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from backupagent.cli.display import describe
-from backupagent.cli.document import printable
+from backupagent.cli.display import describe, milestone_words
+from backupagent.cli.document import Tone, printable
 from backupagent.cli.text import rate_text
-from backupagent.progress import PhaseReport, ProgressView
+from backupagent.progress import Milestone, PhaseReport, ProgressView
 from backupagent.units import format_duration, format_size
 
 BAR_WIDTH = 24
 
+WHO_WIDTH = 10
+WHAT_WIDTH = 22
+"""Columns of a milestone's words at least: the lines come one after the other and stand in columns all the same."""
+
 
 class TerminalView:
     """Draws on stderr and wipes what it drew when the work has ended: the report says it all again.
+
+    Milestones are written above, once, and stay.
 
     Args:
         console: Where to draw; the terminal on stderr by default.
@@ -24,15 +32,37 @@ class TerminalView:
 
     def __init__(self, console: Console | None = None) -> None:
         self._live = Live(console=console or Console(stderr=True, highlight=False), auto_refresh=False, transient=True)
+        self._told = 0
         self._live.start()
 
     def look(self, view: ProgressView) -> None:
         """Draw anew."""
+        if news := view.milestones[self._told :]:
+            self._live.console.print(_milestones(news))
+            self._told = len(view.milestones)
         self._live.update(draw(view), refresh=True)
 
     def close(self) -> None:
         """Wipe the display and give the cursor back."""
         self._live.stop()
+
+
+def _milestones(milestones: Sequence[Milestone]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, min_width=WHO_WIDTH)
+    grid.add_column(no_wrap=True, min_width=WHAT_WIDTH)
+    grid.add_column()
+    for milestone in milestones:
+        what, *detail = milestone_words(milestone)
+        tone = Tone.BAD if milestone.bad else Tone.STRONG
+        grid.add_row(
+            Text(f"{milestone.at:%H:%M:%SZ}", style=Tone.FAINT.value),
+            Text(printable(milestone.who), style=Tone.FAINT.value),
+            Text(what, style=tone.value),
+            Text(" ".join(detail), overflow="fold"),
+        )
+    return grid
 
 
 def draw(view: ProgressView) -> RenderableType:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from backupagent.crc32c import extend
 from backupagent.errors import ConfigError
 from backupagent.etcd.boltfile.writer import storage_error
-from backupagent.etcd.mvcc.crc32c import extend
 from backupagent.etcd.protowire import encode_bytes, encode_number
 from backupagent.failpoints import hit
 

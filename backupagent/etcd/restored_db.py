@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from backupagent.crc32c import extend
 from backupagent.errors import ChecksumMismatch, ConfigError
 from backupagent.etcd.boltfile.layout import BUCKET_FLAG, BUCKET_HEADER, LEAF_PAGE, Meta
 from backupagent.etcd.boltfile.leaf import LeafArea
@@ -35,7 +36,6 @@ from backupagent.etcd.boltfile.writer import (
     write_tree,
 )
 from backupagent.etcd.mvcc import meta as etcd_meta
-from backupagent.etcd.mvcc.crc32c import extend
 from backupagent.etcd.mvcc.hashkv import OfflineHash, hash_kv
 from backupagent.etcd.mvcc.lease import LEASE_BUCKET, Lease, decode_lease_key, encode_lease_key
 from backupagent.etcd.mvcc.meta import DbState, named_bucket, read_state

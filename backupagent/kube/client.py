@@ -1,45 +1,36 @@
 """One API server: read, watch, write; every error becomes one of ``backupagent.errors``."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from http import HTTPMethod
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from backupagent.cancel import Cancel
+from backupagent.errors import KubeNotFound
+from backupagent.kube.call import Call, selectors
 from backupagent.kube.resources import Document, Resource
+from backupagent.kube.selection import Selection
+from backupagent.kube.watching import Change, WatchEvent, follow
+
+if TYPE_CHECKING:
+    from backupagent.kube.connection import Connection
+
+__all__ = ["NOTHING", "Change", "Kube", "KubeClient", "WatchEvent"]
 
 NOTHING: Mapping[str, str] = {}
-
-
-class Change(StrEnum):
-    """What a watch tells."""
-
-    ADDED = "ADDED"
-    MODIFIED = "MODIFIED"
-    DELETED = "DELETED"
-    SYNCED = "SYNCED"
-
-
-@dataclass(frozen=True)
-class WatchEvent:
-    """One change.
-
-    Attributes:
-        change: What happened. ``SYNCED`` comes after every listing, without an object: all that exists was told.
-        object: The object as it is now, or as it was last when it is gone; empty for ``SYNCED``.
-    """
-
-    change: Change
-    object: Document
+FIELD_MANAGER = "backupagent"
 
 
 class Kube(Protocol):
     """What users of an API server need; ``KubeClient`` is the real one.
 
-    Every method raises ``KubeUnavailable`` when the server cannot be reached and ``KubeForbidden`` when it refuses
-    (its hint names the rule that is missing). Thread-safe, except that one iterator belongs to one thread.
+    Every method raises ``KubeUnavailable`` when the server cannot be reached, ``KubeForbidden`` when it does not know
+    the caller or its authorizer refuses (the hint names the rule that is missing), and ``ConfigError`` when the
+    credentials cannot be had. Thread-safe, except that one iterator belongs to one thread.
+
+    An API server that was just started refuses everybody but ``system:masters`` until it has read its roles.
     """
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Document:
@@ -78,8 +69,11 @@ class Kube(Protocol):
 
         Lists, then watches with bookmarks from where the listing ended. A closed watch is opened again where it
         was; when its resourceVersion is too old (410) it lists again, and tells objects that vanished meanwhile as
-        DELETED. Trouble with the connection is waited out with a growing, jittered pause; only ``KubeForbidden``
-        and ``KubeNotFound`` (no such kind) end it.
+        DELETED. Trouble with the connection is waited out with a growing, jittered pause. ``KubeForbidden`` and
+        ``KubeNotFound`` (no such kind) end it: at once when it never worked, later only when they last for seconds.
+
+        A set token ends it within moments, also while nothing is told; while a connection is being opened, within
+        its time limits.
         """
         ...
 
@@ -94,7 +88,7 @@ class Kube(Protocol):
 
         Raises:
             KubeConflict: it exists.
-            KubeInvalid: it is refused.
+            KubeInvalid: validation or admission refuses it.
         """
         ...
 
@@ -124,7 +118,15 @@ class Kube(Protocol):
         """
         ...
 
-    def delete(self, resource: Resource, name: str, namespace: str = "", *, propagation: str = "") -> None:
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        propagation: str = "",
+        grace_period_s: int | None = None,
+    ) -> None:
         """Ask for an object's removal; a missing one is fine.
 
         Args:
@@ -132,26 +134,44 @@ class Kube(Protocol):
             name: Its name.
             namespace: Its namespace.
             propagation: ``Foreground``, ``Background`` or ``Orphan``; the kind's default when empty.
+            grace_period_s: Seconds that a Pod gets to end; 0 removes it at once. Its own wish when None.
         """
         ...
 
 
 class KubeClient:
-    """A connection to an API server; see ``Kube``. A context manager that closes it."""
+    """A connection to an API server; see ``Kube``. A context manager that closes it. Thread-safe.
+
+    An ordinary call has time limits and is not repeated (but for a read whose connection broke): who calls looks
+    again. Documents of a listing carry apiVersion and kind like any other.
+
+    Args:
+        connection: The connections.
+        field_manager: Name under which fields are owned.
+    """
+
+    def __init__(self, connection: "Connection", field_manager: str = FIELD_MANAGER) -> None:
+        self._connection = connection
+        self._manager = {"fieldManager": field_manager}
+
+    def __repr__(self) -> str:
+        return f"KubeClient({self._connection.where})"
 
     @classmethod
-    def open(cls, kubeconfig: Path | None = None, *, field_manager: str = "backupagent") -> Self:
+    def open(cls, kubeconfig: Path | None = None, *, field_manager: str = FIELD_MANAGER) -> Self:
         """Find the way to an API server; nothing is sent.
 
         Args:
             kubeconfig: A kubeconfig file; by default what KUBECONFIG names, then the Pod's service account, then
-                ``~/.kube/config``.
+                ``~/.kube/config``. A service account's token is read again when it was rotated.
             field_manager: Name under which fields are owned.
 
         Raises:
-            ConfigError: there is none, or it cannot be read.
+            ConfigError: there is none, or it cannot be used.
         """
-        raise NotImplementedError
+        from backupagent.kube.connection import Connection  # noqa: PLC0415 - lightkube takes 0.2 s
+
+        return cls(Connection.open(kubeconfig), field_manager)
 
     def __enter__(self) -> Self:
         return self
@@ -163,3 +183,87 @@ class KubeClient:
 
     def close(self) -> None:
         """Close the connections."""
+        self._connection.close()
+
+    def get(self, resource: Resource, name: str, namespace: str = "") -> Document:
+        """See ``Kube.get``."""
+        return self._connection.ask(HTTPMethod.GET, Call("get", resource, namespace, name))
+
+    def find(self, resource: Resource, name: str, namespace: str = "") -> Document | None:
+        """See ``Kube.find``."""
+        try:
+            return self.get(resource, name, namespace)
+        except KubeNotFound:
+            return None
+
+    def list(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        labels: Mapping[str, str] = NOTHING,
+        fields: Mapping[str, str] = NOTHING,
+    ) -> list[Document]:
+        """See ``Kube.list``."""
+        return Selection(self._connection, resource, namespace, selectors(labels, fields)).listed()[0]
+
+    def watch(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        labels: Mapping[str, str] = NOTHING,
+        fields: Mapping[str, str] = NOTHING,
+        cancel: Cancel,
+    ) -> Iterator[WatchEvent]:
+        """See ``Kube.watch``."""
+        return follow(Selection(self._connection, resource, namespace, selectors(labels, fields)), cancel)
+
+    def create(self, resource: Resource, document: Document, *, subresource: str = "", parent: str = "") -> Document:
+        """See ``Kube.create``."""
+        namespace = document.get("metadata", {}).get("namespace", "")
+        call = Call("create", resource, namespace, parent, subresource)
+        return self._connection.ask(HTTPMethod.POST, call, parameters=self._manager, body=document)
+
+    def apply(self, resource: Resource, document: Document) -> Document:
+        """See ``Kube.apply``."""
+        return self._connection.ask(
+            HTTPMethod.PATCH,
+            Call.about("patch", resource, document),
+            parameters={**self._manager, "force": "true"},
+            body=document,
+            content_type="application/apply-patch+yaml",  # of which JSON is a part
+        )
+
+    def patch(
+        self, resource: Resource, name: str, namespace: str, changes: Document, *, subresource: str = ""
+    ) -> Document:
+        """See ``Kube.patch``."""
+        return self._connection.ask(
+            HTTPMethod.PATCH,
+            Call("patch", resource, namespace, name, subresource),
+            parameters=self._manager,
+            body=changes,
+            content_type="application/merge-patch+json",
+        )
+
+    def replace(self, resource: Resource, document: Document, *, subresource: str = "") -> Document:
+        """See ``Kube.replace``."""
+        call = Call.about("update", resource, document, subresource)
+        return self._connection.ask(HTTPMethod.PUT, call, parameters=self._manager, body=document)
+
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        propagation: str = "",
+        grace_period_s: int | None = None,
+    ) -> None:
+        """See ``Kube.delete``."""
+        parameters = {"propagationPolicy": propagation} if propagation else {}
+        if grace_period_s is not None:
+            parameters["gracePeriodSeconds"] = str(grace_period_s)
+        with contextlib.suppress(KubeNotFound):
+            self._connection.ask(HTTPMethod.DELETE, Call("delete", resource, namespace, name), parameters=parameters)

@@ -21,6 +21,7 @@ from backupagent.operations.passage import Passage
 from backupagent.operations.report import ChainEnd, CopyReport
 from backupagent.settings import CopySettings, OnMissingFinal, VerifyMode
 from backupagent.snapstore import Listing, SnapStore
+from backupagent.snapstore.proof import proves_copy
 from backupagent.stores.base import NO_METADATA
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.copying import Copied, CopyItem, copy_objects
@@ -187,6 +188,8 @@ class Copier:
 
     def _tells_itself(self, stored: StoredSnapshot, listing: Listing) -> bool:
         """Whether the answer that brings a delta brings its manifest too, so that it needs no question of its own."""
+        if not self._source.store.features.reads_tell_metadata:
+            return False
         one_part = 0 < stored.size <= self._transfer.settings.part_size
         return one_part and stored.name not in listing.manifests and not stored.snapshot.is_full
 
@@ -261,12 +264,9 @@ class Copier:
 
 
 def _same(stored: StoredSnapshot, manifest: Manifest | None, old: StoredSnapshot, known: Manifest | None) -> bool:
-    """Whether the target is proven to hold this very object: by size and a digest or the source's etag."""
-    if known is None or old.size != stored.size or known.stored_bytes != stored.size:
-        return False
-    if manifest is not None and manifest.stored_sha256 is not None:
-        return manifest.stored_sha256 == known.stored_sha256
-    return bool(stored.etag) and known.source == SourceObject(stored.size, stored.etag)
+    """Whether the target is proven to hold this very object."""
+    sha256 = manifest.stored_sha256 if manifest is not None else None
+    return proves_copy(known, old, SourceObject(stored.size, stored.etag), sha256)
 
 
 def _journal_name(source: str, stored: StoredSnapshot) -> str:

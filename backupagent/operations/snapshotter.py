@@ -21,7 +21,7 @@ from backupagent.operations.delta_builder import BuiltDelta, DeltaBuilder
 from backupagent.operations.report import SnapshotReport
 from backupagent.progress import Progress
 from backupagent.settings import SnapshotChoice, SnapshotSettings
-from backupagent.snapstore import SnapStore
+from backupagent.snapstore import Listing, SnapStore
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.writing import STREAM_MARKER, ObjectWriter, open_writer
 from backupagent.units import MiB
@@ -86,10 +86,11 @@ class Snapshotter:
         self._snapstore.journal.abort_abandoned(
             now_s=now_s, older_than_s=ABANDONED_AFTER_S, stream_marker=STREAM_MARKER
         )
-        newest = next(iter(build_chains(self._snapstore.list().snapshots)), None)
-        if self._settings.kind is SnapshotChoice.FULL:
-            return self._report(self._full(newest))
-        return self._delta_or_full(newest)
+        listing = self._snapstore.list()
+        newest = next(iter(build_chains(listing.snapshots)), None)
+        if self._settings.kind is SnapshotChoice.DELTA:
+            return self._delta_or_full(newest)
+        return self._report(self._final_again(newest, listing) or self._full(newest))
 
     # ---- full
 
@@ -121,6 +122,19 @@ class Snapshotter:
             )
             note = f"{note}; {moved}" if note else moved
         return _Taken(manifest, (snapshot.name,), 0, note=note)
+
+    def _final_again(self, newest: Chain | None, listing: Listing) -> _Taken | None:
+        """Find the final snapshot that was taken already: who asks again gets it, also after a restart.
+
+        It counts while nothing was written since, and when its manifest is there, which is written last.
+        """
+        if not self._settings.final or newest is None or newest.deltas or not newest.full.snapshot.final:
+            return None
+        manifest = self._snapstore.manifest(newest.full, listing)
+        if manifest is None or manifest.revision != newest.last or self._client.revision() != newest.last:
+            return None
+        note = "nothing was written since the final snapshot was taken, so it is the same one"
+        return _Taken(manifest, (manifest.name,), 0, note=note)
 
     def _stream(self, snapshot: Snapshot, before: int, created: datetime, status: Status) -> Manifest:
         """Stream, check, compress and upload at the same time; nothing touches a disk."""

@@ -10,7 +10,7 @@ from backupagent.model.snapshot import StoredSnapshot
 from backupagent.operations.report import Problem, VerifiedChain, VerifyReport
 from backupagent.settings import VerifySettings
 from backupagent.snapstore import Listing, SnapStore
-from backupagent.snapstore.content import ContentReader, check_contiguous, drain, read_events
+from backupagent.snapstore.content import check_snapshot, drain
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.reading import Piece, ReadItem, next_object, read_objects
 
@@ -105,7 +105,7 @@ class Verifier:
         data = reading.data()
         findings.checked += 1
         try:
-            self._check(stored, data, listing)
+            check_snapshot(stored, data, self._snapstore.manifest(stored, listing))
         except IntegrityError as error:
             findings.add(stored.key, error)
             with suppress(IntegrityError, StoreError):
@@ -114,20 +114,6 @@ class Verifier:
                 return False
         findings.bytes += stored.size
         return True
-
-    def _check(self, stored: StoredSnapshot, data: Iterator[memoryview], listing: Listing) -> None:
-        manifest = self._snapstore.manifest(stored, listing)
-        if stored.snapshot.is_full:
-            drain(ContentReader(stored, manifest).pieces(data))
-            return
-        last = stored.snapshot.start - 1
-        events = read_events(stored, data, manifest)
-        try:
-            for batch in events:
-                last = check_contiguous(batch, last, stored.key)
-        except IntegrityError:
-            drain(events)
-            raise
 
 
 class _Reading:

@@ -226,6 +226,7 @@ class ReportingSettings:
     output: OutputFormat = option(
         "text: a report for people; json: exactly one document on stdout, also when the command fails",
         default=OutputFormat.TEXT,
+        short="-o",
     )
     progress: ProgressStyle = option(
         "on stderr; auto: a display on a terminal, log lines otherwise; plain: log lines; none: silence",

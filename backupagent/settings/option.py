@@ -12,6 +12,7 @@ def option(  # noqa: PLR0913 - each one is a property of an option
     default: Any = ...,  # noqa: ANN401 - any field type
     unit: str = "",
     flag: str = "",
+    short: str = "",
     metavar: str = "",
     minimum: int | None = None,
     positional: bool = False,
@@ -24,6 +25,7 @@ def option(  # noqa: PLR0913 - each one is a property of an option
         default: Its default; left out for a required option.
         unit: ``size`` or ``duration``: how the text on the command line is read.
         flag: Name on the command line when it is not the field's.
+        short: A second flag of one letter, e.g. ``-o``.
         metavar: What stands for its value in ``--help`` when its type says too little.
         minimum: The smallest value that the command line accepts.
         positional: It is given by its place, without a flag.
@@ -33,6 +35,7 @@ def option(  # noqa: PLR0913 - each one is a property of an option
         "help": help_text,
         "unit": unit,
         "flag": flag,
+        "short": short,
         "metavar": metavar,
         "minimum": minimum,
         "positional": positional,

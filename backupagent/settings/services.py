@@ -86,7 +86,7 @@ class MigrateSettings(KubeSettings):
     """Move a control plane."""
 
     kind: MigrateKind = option("what to migrate", positional=True)
-    name: str = option("the Shoot as NAMESPACE/NAME", positional=True, metavar="NAMESPACE/NAME")
+    name: str = option("the Shoot", positional=True, metavar="NAMESPACE/NAME")
     to: str = option("name of the destination Seed", metavar="SEED")
     follow: bool = option("wait until the migration has ended, and show how it goes", default=True)
     timeout: float = option("how long to follow it; 0 is for ever", default=3600.0, unit="duration")
@@ -96,5 +96,5 @@ class MigrateSettings(KubeSettings):
 class MigrationsSettings(KubeSettings):
     """Migrations that run or have run."""
 
-    name: str = option("only this Shoot, as NAMESPACE/NAME; all by default", default="", positional=True)
+    name: str = option("only this Shoot; all by default", default="", positional=True, metavar="NAMESPACE/NAME")
     namespace: str = option("only Shoots of this namespace", default="")

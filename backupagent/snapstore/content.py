@@ -118,6 +118,30 @@ def _check_name(stored: StoredSnapshot, verb: str, inside: int | None, named: in
         raise NameMismatch(message, key=stored.key)
 
 
+def check_snapshot(stored: StoredSnapshot, stored_pieces: Iterable[memoryview], manifest: Manifest | None) -> None:
+    """Read a snapshot whole: its digests, and for a delta its name and that no revision is missing inside.
+
+    Args:
+        stored: The snapshot.
+        stored_pieces: The object's bytes in order.
+        manifest: What is known about it.
+
+    Raises:
+        IntegrityError: see ``ContentReader.pieces`` and ``read_events``; RevisionGap for a hole.
+    """
+    if stored.snapshot.is_full:
+        drain(ContentReader(stored, manifest).pieces(stored_pieces))
+        return
+    last = stored.snapshot.start - 1
+    events = read_events(stored, stored_pieces, manifest)
+    try:
+        for batch in events:
+            last = check_contiguous(batch, last, stored.key)
+    except IntegrityError:
+        drain(events)
+        raise
+
+
 def drain(rest: Iterable[object]) -> None:
     """Read on to the end, so that the digest is compared before another error is reported."""
     for _item in rest:

@@ -5,7 +5,7 @@ import hashlib
 from backupagent.codecs import codec_for_suffix
 from backupagent.codecs.base import Decoder
 from backupagent.errors import ChecksumMismatch, TruncatedObject
-from backupagent.model.manifest import Manifest
+from backupagent.model.manifest import Manifest, SourceObject
 from backupagent.model.snapshot import StoredSnapshot
 from backupagent.model.trailer import ContentDigest, TrailerCheck
 
@@ -110,3 +110,19 @@ def check_stored_digest(stored: StoredSnapshot, manifest: Manifest, sha256: str)
     if manifest.stored_sha256 not in {None, sha256}:
         message = f"sha256 of the object is {sha256}, its manifest says {manifest.stored_sha256}"
         raise ChecksumMismatch(message, key=stored.key)
+
+
+def proves_copy(known: Manifest | None, there: StoredSnapshot, of: SourceObject, sha256: str | None) -> bool:
+    """Whether a store is known to hold a copy of an object: by size, and a digest or the source's etag.
+
+    Args:
+        known: Manifest of the copy.
+        there: The copy.
+        of: The object that it must be a copy of; its etag is empty where its store has none.
+        sha256: Of that object, hex; None when it is not known, and the etag has to do.
+    """
+    if known is None or there.size != of.size or known.stored_bytes != of.size:
+        return False
+    if sha256 is not None:
+        return known.stored_sha256 == sha256
+    return bool(of.etag) and known.source == of

@@ -88,6 +88,7 @@ class StoreFeatures:
         metadata: Objects carry the metadata given with them.
         conditional_create: ``if_absent`` is atomic at the store.
         remote: Requests cross a network, so that many at a time pay.
+        reads_tell_metadata: ``read_into`` returns an object's metadata.
         leftovers: A writer that is killed leaves something of a ``put``, which ``list_uploads`` gives with
             ``part_size`` 0, so that it can be aborted; never that of a writer that lives.
     """
@@ -95,6 +96,7 @@ class StoreFeatures:
     metadata: bool = True
     conditional_create: bool = True
     remote: bool = True
+    reads_tell_metadata: bool = False
     leftovers: bool = False
 
 
@@ -102,8 +104,8 @@ class ObjectStore(Protocol):
     """Bytes by key in one bucket.
 
     Keys are non-empty, relative, ``/``-separated paths of at most 1,024 bytes of UTF-8 without empty, ``.``
-    or ``..`` elements; anything else is a ``ConfigError``. Every method may raise the subclasses of
-    ``StoreError`` that its description does not exclude.
+    or ``..`` elements and without backslashes; anything else is a ``ConfigError``. Every method may raise the
+    subclasses of ``StoreError`` that its description does not exclude.
     """
 
     @property
@@ -147,8 +149,8 @@ class ObjectStore(Protocol):
             etag: When given, only this very content is read.
 
         Returns:
-            The object's metadata as far as the answer tells it, so that nobody needs to ask for it; empty where it
-            does not, and for an empty buffer.
+            The object's metadata where ``features.reads_tell_metadata``, so that nobody needs to ask for it; else,
+            and for an empty buffer, nothing.
 
         Raises:
             TruncatedObject: the object or the answer ends too early.

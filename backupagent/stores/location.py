@@ -1,6 +1,7 @@
 """Where a store is: one URI, without any secret.
 
 ``file:///dir/prefix``, ``s3://bucket/prefix?endpoint=...&region=...&path-style=true&credentials=DIR_OR_FILE``,
+``az://container/prefix?account=...&endpoint=...&credentials=...``, ``gs://bucket/prefix?endpoint=...&credentials=...``,
 ``memory://name/prefix`` (tests). Bucket, prefix and values are percent-encoded; ``+`` means itself.
 """
 
@@ -16,11 +17,10 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "file": (),
     "memory": (),
     "s3": ("credentials", "endpoint", "path-style", "region"),
+    "az": ("account", "credentials", "endpoint"),
+    "gs": ("credentials", "endpoint"),
 }
 """Options of each scheme; every scheme that can be opened is here."""
-
-PLANNED = ("az", "gs")
-"""Schemes that have a meaning, for which this version has no store."""
 
 _SECRET_NAME = re.compile(r"secret|passw|token|sas|sig|key|auth", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -31,7 +31,7 @@ class Location:
     """A store and a place in it. Holds no secret, so that it may be shown and logged.
 
     Attributes:
-        provider: Scheme of the URI: ``file``, ``s3`` or ``memory``.
+        provider: Scheme of the URI: one of ``OPTIONS``.
         bucket: Name of the bucket; for ``file`` the directory, absolute.
         prefix: Keys lie below it, without slashes at its ends; empty for ``file``, whose directory has it.
         options: Options of the URI, decoded.
@@ -77,8 +77,6 @@ def parse_location(uri: str) -> Location:
 
 def _unknown_scheme(scheme: str) -> ConfigError:
     known = ", ".join(f"{name}://" for name in OPTIONS if name != "memory")
-    if scheme in PLANNED:
-        return ConfigError(f"{scheme}:// is not supported yet by this version, which knows {known}")
     named = f"{scheme}:// is not a kind of store" if scheme.isalnum() else "that is not the URI of a store"
     return ConfigError(f"{named}: write one of {known}")
 

@@ -58,7 +58,7 @@ class MemoryStore:
     @property
     def features(self) -> StoreFeatures:
         """Optional abilities."""
-        return StoreFeatures(remote=False)
+        return StoreFeatures(remote=False, reads_tell_metadata=True)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects in byte order of the keys, as they were when the iteration began."""

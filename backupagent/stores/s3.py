@@ -134,7 +134,7 @@ class S3Store:
     @property
     def features(self) -> StoreFeatures:
         """Optional abilities."""
-        return StoreFeatures()
+        return StoreFeatures(reads_tell_metadata=True)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects, a page of at most 1,000 at a time.

@@ -17,7 +17,7 @@ ODD_KEYS = [
     "with space/and  two",
     "percent %41 %2F %",
     "plus+and&question?hash#semi;colon=equals",
-    "quotes \"double\" 'single' <tag> back\\slash",
+    "quotes \"double\" 'single' <tag>",
     "ünïcödé/日本語/💾",
     "line\u2028separator",
     "dots/.hidden/..also/...",
@@ -26,7 +26,7 @@ ODD_KEYS = [
 ]
 
 BAD_KEYS = [
-    "", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/../b", "../a", "a\nb", "a\0b", "\x7f", "\ud800",
+    "", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/../b", "../a", "a\nb", "a\0b", "a\\b", "\x7f", "\ud800",
     "k" * 1025, "é" * 513,
 ]  # fmt: skip
 
@@ -94,7 +94,8 @@ class TestPutAndRead:
         expected = metadata if store.features.metadata else {}
         assert store.stat("a").metadata == expected
         assert store.stat("b").metadata == expected
-        assert store.read_into("a", memoryview(bytearray(1))) == expected
+        told = expected if store.features.reads_tell_metadata else {}
+        assert store.read_into("a", memoryview(bytearray(1))) == told
         assert store.read_into("a", memoryview(bytearray(0))) == {}
 
     @pytest.mark.parametrize(

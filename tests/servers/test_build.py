@@ -1,11 +1,14 @@
 """The driver that builds the servers, and Go's codecs, which it builds."""
 
 import concurrent.futures
+import hashlib
 import importlib.util
+import json
 import subprocess
 import sys
 import threading
 import types
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,9 +114,84 @@ def test_the_hash_covers_the_names_and_contents_of_the_folder(driver: types.Modu
 def test_every_recipe_has_a_builder_and_pins_its_version(driver: types.ModuleType) -> None:
     recipes = driver.load_recipes(BUILD.parent)
     assert {"etcd-3.4", "etcd-3.5", "etcd-3.6", "etcd-3.7", "gointerop", "minio"} <= set(recipes)
+    assert {"azurite-blob", "fake-gcs-server", "toxiproxy"} <= set(recipes)
     for recipe in recipes.values():
         assert recipe.text("builder") in driver.BUILDERS
-        assert "version" in recipe.fields or (recipe.folder / "go.mod").is_file()
+        pins = [recipe.folder / name for name in ("go.mod", "requirements.txt", "package-lock.json")]
+        assert "version" in recipe.fields or any(pin.is_file() for pin in pins)
+
+
+def test_locks_pin_by_hash_and_name_no_address() -> None:
+    [lock] = BUILD.parent.glob("*/package-lock.json")
+    packages = json.loads(lock.read_text())["packages"]
+    wanted = json.loads(lock.with_name("package.json").read_text())["dependencies"]
+    assert packages.pop("")["dependencies"] == wanted
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package
+    for name, version in wanted.items():
+        assert packages[f"node_modules/{name}"]["version"] == version
+    [requirements] = BUILD.parent.glob("*/requirements.txt")
+    assert requirements.read_text().count("--hash=sha256:") == 2
+    assert "://" not in requirements.read_text()
+
+
+def a_wheel(folder: Path) -> str:
+    """Make a wheel with one program in it, and return its sha256."""
+    files = {
+        "thing/bin/thing-amd64": "#!/bin/sh\necho from the wheel\n",
+        "thing-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n",
+        "thing-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*files, "thing-1.0.dist-info/RECORD"])
+    path = folder / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, content in {**files, "thing-1.0.dist-info/RECORD": record}.items():
+            wheel.writestr(name, content)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_program_out_of_a_wheel_whose_hash_is_pinned(
+    driver: types.ModuleType, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = a_wheel(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    (recipe_folder / "recipe.toml").write_text('builder = "wheel"\nfile = "thing/bin/thing-{machine}"\n')
+    (recipe_folder / "requirements.txt").write_text(f"thing==1.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(driver.BuildError):
+        driver.build(recipe_of(driver, recipe_folder), tmp_path / "cache")
+    (recipe_folder / "requirements.txt").write_text(f"thing==1.0 --hash=sha256:{digest}\n")
+    binary = driver.build(recipe_of(driver, recipe_folder), tmp_path / "cache")
+    assert subprocess.check_output([binary]) == b"from the wheel\n"
+
+
+def test_a_program_of_npm_starts_from_its_link_with_the_node_that_installed_it(
+    driver: types.ModuleType, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, client = tmp_path / "bin" / "node", tmp_path / "bin" / "npm"
+    script(node, "v24.19.0").write_text('#!/bin/sh\n[ "$1" = --version ] && echo v24.19.0 && exit\nexec sh "$@"\n')
+    script(client, "")
+    client.write_text('#!/bin/sh\nmkdir scripts && echo "echo started: \\$* && echo $* > said" > "scripts/main it"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (recipe_folder / "recipe.toml").write_text('builder = "npm"\nscript = "scripts/main it"\n')
+    for name in ("package.json", "package-lock.json"):
+        (recipe_folder / name).write_text("{}")
+    driver.link(driver.build(recipe_of(driver, recipe_folder), tmp_path / "cache"), tmp_path / "links")
+    assert subprocess.check_output([tmp_path / "links" / "thing", "a b"], cwd=tmp_path) == b"started: a b\n"
+    assert (tmp_path / "said").read_text() == "ci --ignore-scripts --no-audit --no-fund\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "enough"),
+    [("v22.0.0", True), ("v24.19.0", True), ("v20.20.2", False), ("", False), ("go version go1.26.1 linux", True)],
+)
+def test_toolchains_that_are_too_old_are_left_alone(
+    driver: types.ModuleType, tmp_path: Path, answer: str, enough: bool
+) -> None:
+    minimum = (1, 26) if "go" in answer else (22, 0)
+    assert sys.modules["builders"].is_new_enough([script(tmp_path / "node", answer), "--version"], minimum) is enough
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zlib", "lzw", "none"])

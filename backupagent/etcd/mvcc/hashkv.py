@@ -10,11 +10,11 @@ and key_index.go (keep) at v3.7.1.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from backupagent.crc32c import extend
 from backupagent.errors import ConfigError, MalformedContent, RevisionCompacted
 from backupagent.etcd.boltfile.leaf import LeafArea
 from backupagent.etcd.boltfile.reader import BoltReader
 from backupagent.etcd.boltfile.tree import Tree, root_bucket
-from backupagent.etcd.mvcc.crc32c import extend
 from backupagent.etcd.mvcc.keyset import HashSet
 from backupagent.etcd.mvcc.keyvalue import user_key
 from backupagent.etcd.mvcc.meta import named_bucket, read_state

@@ -10,6 +10,8 @@ import pytest
 from backupagent import bench, wiring
 from backupagent.bench import demo
 from backupagent.cli import main
+from backupagent.controller import overview, trigger
+from backupagent.settings import MigrateKind, MigrateSettings
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 QUIET = ["--progress", "none", "--output", "json"]
@@ -91,6 +93,32 @@ def test_each_command_calls_its_operation(
 
     monkeypatch.setattr(wiring, runner, fake)
     assert run(capsys, *arguments) == (0, {"runner": runner})
+
+
+def test_migrate_gets_its_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[MigrateSettings] = []
+
+    def fake(settings: MigrateSettings, *_: object) -> SimpleNamespace:
+        seen.append(settings)
+        return SimpleNamespace(reason="", to_json=lambda: {"end": "bound"})
+
+    monkeypatch.setattr(trigger, "run_migrate", fake)
+    code = main(["migrate", "shoot", "garden-dev/demo", "--to", "seed-b", "--no-follow", "-o", "json"])
+    assert (code, json.loads(capsys.readouterr().out)) == (0, {"end": "bound"})
+    assert (seen[0].kind, seen[0].name, seen[0].to) == (MigrateKind.SHOOT, "garden-dev/demo", "seed-b")
+    assert (seen[0].follow, seen[0].timeout) == (False, 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"), [(["migrations"], ""), (["migrations", "garden-dev/demo"], "garden-dev/demo")]
+)
+def test_migrations_may_name_a_shoot(
+    arguments: list[str], name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        overview, "run_migrations", lambda settings: SimpleNamespace(to_json=lambda: {"name": settings.name})
+    )
+    assert run(capsys, *arguments) == (0, {"name": name})
 
 
 def test_the_demo_gets_its_options_and_gives_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,17 @@
 
 import io
 import threading
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 from rich.console import Console
 
 from backupagent.cli import display
-from backupagent.cli.display import LogView, describe, showing
+from backupagent.cli.display import LOG_WAITING_EVERY_S, LogView, describe, showing
 from backupagent.cli.terminal import TerminalView, draw
 from backupagent.clock import FakeClock
-from backupagent.progress import PhaseReport, Progress, ProgressView
+from backupagent.progress import Milestone, PhaseReport, Progress, ProgressView
 from backupagent.settings import ProgressStyle
 from backupagent.units import GiB, MiB
 
@@ -95,7 +96,7 @@ def test_details_cannot_move_the_cursor() -> None:
     with log.progress.phase("transfer"):
         log.look()
         log.progress.note("v2/\x1b[2J\nx")
-        log.clock.sleep(5)
+        log.clock.sleep(30)
         assert log.look() == [r"transfer v2/\x1b[2J\nx"]
 
 
@@ -223,3 +224,62 @@ def test_the_display_gives_the_cursor_back() -> None:
     hide, show = "\x1b[?25l", "\x1b[?25h"
     assert out.getvalue().startswith(hide)
     assert out.getvalue().rindex(show) > out.getvalue().rindex("transfer")
+
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+STOPPED = Milestone(MOMENT, "gardenlet", "ApiServerStopped", "downtime begins")
+FAILED = Milestone(MOMENT, "controller", "NotEqual\x1b[2J", bad=True)
+
+
+def test_a_milestone_is_one_log_line_with_its_own_time() -> None:
+    log = Log()
+    log.progress.tell(STOPPED)
+    with log.progress.phase("migration"):
+        assert log.look() == ["gardenlet ApiServerStopped downtime begins", "migration begins"]
+        log.progress.tell(FAILED)
+        assert log.look() == [r"controller NotEqual\x1b[2J"]
+        assert log.look() == []
+    log.progress.tell(STOPPED)
+    out = io.StringIO()
+    LogView(out, log.clock).look(log.progress.view())
+    assert out.getvalue().splitlines()[0] == "2026-01-02T03:04:05Z gardenlet ApiServerStopped downtime begins"
+
+
+def test_work_that_waits_for_others_is_logged_more_rarely() -> None:
+    log = Log()
+    with log.progress.phase("migration"):
+        log.look()
+        log.progress.note("Copying, Restore Processing 12%")
+        log.clock.sleep(LOG_WAITING_EVERY_S - 0.1)
+        assert log.look() == []
+        log.clock.sleep(0.1)
+        assert log.look() == ["migration Copying, Restore Processing 12%"]
+
+
+def test_milestones_stay_on_a_terminal_and_are_written_once() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, highlight=False)
+    view, progress = TerminalView(console), Progress()
+    progress.tell(STOPPED)
+    with progress.phase("migration"):
+        view.look(progress.view())
+        view.look(progress.view())
+        progress.tell(FAILED)
+        view.look(progress.view())
+    view.close()
+    written = out.getvalue()
+    assert written.count("ApiServerStopped") == 1
+    assert "03:04:05Z" in written
+    assert "\x1b[1;31mNotEqual\\x1b[2J" in written, "trouble is red, and its text cannot move the cursor"
+
+
+def test_a_milestone_of_short_work_is_shown_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Progress] = []
+    monkeypatch.setattr(display, "_show", lambda progress, *_: shown.append(progress))
+    stop = threading.Event()
+    stop.set()
+    quiet, loud = Progress(), Progress()
+    loud.tell(STOPPED)
+    for progress in (quiet, loud):
+        display._show_after_patience(progress, stop)
+    assert shown == [loud]

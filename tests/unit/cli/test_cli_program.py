@@ -161,6 +161,9 @@ def test_a_bug_asks_for_a_report_and_shows_no_secret(restoring: Restoring, capsy
         ([*RESTORE, "--workers", "0"], "--workers: 0 is too small, it must be at least 1"),
         ([*RESTORE, "--progress", "loud"], "--progress: 'loud' is not one of auto, plain, none"),
         (["bench"], "KIND is required, here or in the environment as BACKUPAGENT_KIND"),
+        (["migrate", "shoot", "--to", "seed-b"], "NAME is required, here or in the environment as BACKUPAGENT_NAME"),
+        (["migrate", "seed", "a/b", "--to", "seed-b"], "KIND: 'seed' is not one of shoot"),
+        (["migrations", "a/b", "c/d"], "unexpected argument 'c/d'"),
         (["bench", "speed"], "KIND: 'speed' is not one of restore, copy"),
     ],
 )
@@ -175,7 +178,15 @@ def test_a_wrong_command_line_is_told_and_nothing_runs(
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["restore", "--output", "json"], ["restore", "--output=json", "--bogus"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["restore", "--output", "json"],
+        ["restore", "--output=json", "--bogus"],
+        ["restore", "-o", "json"],
+        ["restore", "-ojson", "--bogus"],
+    ],
+)
 def test_a_wrong_command_line_is_one_document_too(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(arguments) == 2
     assert json.loads(capsys.readouterr().out)["error"]["hint"] == "see `backupagent restore --help`"

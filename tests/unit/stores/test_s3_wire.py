@@ -2,13 +2,13 @@
 
 import base64
 import socket
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 from botocore.credentials import ReadOnlyCredentials
+from scripted import ScriptedServer, answer
 
 from backupagent.errors import StoreError, StoreUnavailable, TruncatedObject
 from backupagent.stores.base import ObjectInfo, PartTag, Upload
@@ -16,38 +16,6 @@ from backupagent.stores.s3 import S3Settings, S3Store, open_s3
 
 MiB = 1024 * 1024
 ETAG = b'ETag: "e"\r\nDate: Mon, 23 Nov 2026 17:42:40 GMT\r\n'
-
-
-class ScriptedServer:
-    """Answers the n-th request with the n-th canned answer, one request for each connection."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.answers: list[bytes] = []
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.thread = threading.Thread(target=self.serve)
-        self.thread.start()
-
-    def serve(self) -> None:
-        while True:
-            connection, _ = self.listener.accept()
-            with connection:
-                stream = connection.makefile("rb")
-                first = stream.readline().decode().strip()
-                if not first:  # close() woke us
-                    return
-                headers = {}
-                while line := stream.readline().strip():
-                    name, _, value = line.decode().partition(":")
-                    headers[name.lower()] = value.strip()
-                self.requests.append((first, headers, stream.read(int(headers.get("content-length", 0)))))
-                connection.sendall(self.answers.pop(0))
-                stream.close()
-
-    def close(self) -> None:
-        socket.create_connection(self.listener.getsockname()).close()
-        self.thread.join(10)
-        self.listener.close()
 
 
 @pytest.fixture
@@ -69,12 +37,6 @@ def store(server: ScriptedServer) -> Iterator[S3Store]:
     )
     with closing(open_s3(settings)) as opened:
         yield opened
-
-
-def answer(status: str, headers: bytes = b"", body: bytes = b"", length: int | None = None) -> bytes:
-    size = len(body) if length is None else length
-    head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {size}\r\n".encode()
-    return head + headers + b"\r\n" + body
 
 
 def partial(body: bytes, first: int = 0, *, total: int = 100, length: int | None = None) -> bytes:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from backupagent.crc32c import combine, extend
 from backupagent.errors import MalformedContent
 from backupagent.etcd import protowire
 from backupagent.etcd.mvcc import keyvalue
-from backupagent.etcd.mvcc.crc32c import combine, extend
 from backupagent.etcd.mvcc.lease import Lease, decode_lease_key, encode_lease_key
 from backupagent.etcd.mvcc.revision import RevisionKey, encode_main
 from backupagent.etcd.rpc import kv_pb2

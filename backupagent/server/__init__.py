@@ -1,0 +1,1 @@
+"""The sidecar: initialization before etcd starts, backups while it runs, one small HTTP interface."""

@@ -1,0 +1,47 @@
+"""What the openers of all providers get, and where they find credentials."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backupagent.clock import Clock
+from backupagent.stores.credentials import read_credentials
+from backupagent.stores.location import Location
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The arguments of ``open_store``, which describes them."""
+
+    location: Location
+    clock: Clock
+    variable_prefix: str
+    create: bool
+    credentials: Mapping[str, str] | None = field(repr=False)
+
+    def credentials_path(self, service: str) -> Path | None:
+        """Return the file or directory that the URI names, else the one that the peer's variables name.
+
+        Args:
+            service: What stands before ``_APPLICATION_CREDENTIALS`` in their names.
+        """
+        variable = f"{self.variable_prefix}{service}_APPLICATION_CREDENTIALS"
+        candidates = (
+            self.location.options.get("credentials"),
+            os.environ.get(f"{variable}_JSON"),
+            os.environ.get(variable),
+        )
+        path = next(filter(None, candidates), None)
+        return None if path is None else Path(path)
+
+    def fields(self, service: str) -> Mapping[str, str]:
+        """Return the peer's credential fields, from memory or from files; empty for the SDK's own chain.
+
+        Raises:
+            ConfigError: they cannot be read.
+        """
+        if self.credentials is not None:
+            return self.credentials
+        path = self.credentials_path(service)
+        return {} if path is None else read_credentials(path)
