@@ -219,7 +219,7 @@ class AzureStore:
         return tag
 
     def list_parts(self, upload: Upload) -> Sequence[PartTag]:
-        """List the blocks that the service holds for this upload; also when it was completed and its record not gone."""
+        """List the blocks that the service holds for this upload, those of an attempt to complete it too."""
         opened = self._records.find(upload, "list parts")
         newest: dict[int, tuple[int, PartTag]] = {}
         for block in self._blocks(upload.key, "all"):

@@ -11,14 +11,14 @@ reconciler_reconcile.go, pkg/gardenlet/operation/botanist; observed on the runni
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Self
 from urllib.parse import urlsplit
 
 from backupagent.cancel import Cancel
 from backupagent.clock import SYSTEM_CLOCK, Clock
-from backupagent.errors import BackupAgentError, Cancelled, KubeConflict
+from backupagent.errors import Cancelled, KubeConflict
 from backupagent.kube.client import Kube
 from backupagent.kube.manifests import timestamp
 from backupagent.kube.resources import (
@@ -54,6 +54,7 @@ from backupagent.testing.druid_etcd import MemberPorts
 from backupagent.testing.extension import Extension
 from backupagent.testing.garden import PROJECT, SHOOT, TECHNICAL_ID
 from backupagent.testing.landscape import tell
+from backupagent.testing.script import FlowFailed, Script
 from backupagent.testing.server_process import http_get
 from backupagent.testing.shoot_binding import seed_labels
 from backupagent.testing.waiting import NotInTime, Patience
@@ -62,39 +63,9 @@ PROCESSING = "Processing"
 SNAPSHOT_TIMEOUT_S = 900.0
 """The real one waits for ever."""
 
+__all__ = ["FlowFailed", "Gardenlet", "Script"]
+
 _log = logging.getLogger(__name__)
-
-
-class FlowFailed(BackupAgentError):
-    """A step of the flow failed, as gardenlet would tell in ``lastErrors``."""
-
-    default_hint = "the objects of the Shoot's control plane tell more"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Script:
-    """How the gardenlets behave; the defaults are good behaviour.
-
-    Attributes:
-        null_status_seed: ``status.seedName`` becomes null when the source lets go, as the documents say; the real
-            one's code makes it the destination.
-        skip_final_snapshot: Nobody asks for the final snapshot.
-        empty_source: The source's objects vanish before the copy.
-        keep_source: The source's objects are not deleted at the end.
-        pause_s: Pause after every step.
-        poll_s: Pause between two looks at what is waited for; the real one's is 5 s.
-        timeout_s: How long anything is waited for; the real one's is 5 min to 15 min.
-        plan: How the new etcd is backed up.
-    """
-
-    null_status_seed: bool = False
-    skip_final_snapshot: bool = False
-    empty_source: bool = False
-    keep_source: bool = False
-    pause_s: float = 0.0
-    poll_s: float = 0.1
-    timeout_s: float = 300.0
-    plan: BackupPlan = field(default_factory=BackupPlan)
 
 
 @dataclass(frozen=True)
@@ -118,6 +89,7 @@ class Gardenlet:
     Args:
         kube: The API server, as an administrator.
         script: How they behave.
+        plan: How the new etcd is backed up.
         on_step: Called after every step, in the thread of the flow; may block it, and ends the flow by raising.
         clock: Source of time.
     """
@@ -127,10 +99,12 @@ class Gardenlet:
         kube: Kube,
         script: Script | None = None,
         *,
+        plan: BackupPlan | None = None,
         on_step: Callable[[Step], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._kube = kube
+        self._plan = plan or BackupPlan()
         self._extension = Extension(kube, clock)
         self._script = script or Script()
         self._on_step = on_step
@@ -275,7 +249,7 @@ class Gardenlet:
         changes = {"spec": {"seedName": self._shoot.spec_seed}}
         entry = self._kube.patch(BACKUP_ENTRIES, name, PROJECT, changes)
         self._remove(EXTENSION_BACKUP_ENTRIES, name)
-        told = garden.last_operation(MIGRATE, SUCCEEDED, self._now())
+        told = garden.last_operation(MIGRATE, SUCCEEDED, timestamp(self._clock.now()))
         tell(self._kube, BACKUP_ENTRIES, entry, {"lastOperation": told, "seedName": None})
 
     def _delete_etcd(self) -> None:
@@ -334,7 +308,7 @@ class Gardenlet:
     def _deploy_etcd(self) -> None:
         self._kube.delete(ETCD_COPY_BACKUPS_TASKS, SHOOT, TECHNICAL_ID)
         bucket = self._kube.get(BACKUP_ENTRIES, self._shoot.backup_entry_name, PROJECT)["spec"]["bucketName"]
-        etcd = control_plane.etcd(TECHNICAL_ID, bucket, self._shoot.snapshots_prefix, self._script.plan)
+        etcd = control_plane.etcd(TECHNICAL_ID, bucket, self._shoot.snapshots_prefix, self._plan)
         self._kube.create(ETCDS, etcd)
         self._until(self._etcd_is_ready, "the etcd is ready")
 
@@ -387,7 +361,9 @@ class Gardenlet:
 
     def _operation(self, kind: str, state: str, progress: int, description: str, **status: str | None) -> None:
         """Write ``lastOperation`` and more of the status, and keep the labels that name the Seeds."""
-        told = garden.last_operation(kind, state, self._now(), progress=progress, description=description)
+        told = garden.last_operation(
+            kind, state, timestamp(self._clock.now()), progress=progress, description=description
+        )
         shoot = self._kube.get(SHOOTS, SHOOT, PROJECT)
         document = tell(self._kube, SHOOTS, shoot, {"lastOperation": told, **status})
         labels = seed_labels(document, document["spec"]["seedName"])
@@ -397,6 +373,3 @@ class Gardenlet:
     def _tell_error(self, error: BaseException) -> None:
         operation = Shoot.read(self._kube.get(SHOOTS, SHOOT, PROJECT)).operation
         self._operation(operation.type, ERROR, operation.progress, f"{error} Operation will be retried.")
-
-    def _now(self) -> str:
-        return timestamp(self._clock.now())
