@@ -222,10 +222,10 @@ class AzureStore:
         return tag
 
     def list_parts(self, upload: Upload) -> Sequence[PartTag]:
-        """List the blocks that the service holds for this upload."""
+        """List the blocks that the service holds for this upload, those of an attempt to complete it too."""
         opened = self._records.find(upload, "list parts")
         newest: dict[int, tuple[int, PartTag]] = {}
-        for block in self._blocks(upload.key, "uncommitted"):
+        for block in self._blocks(upload.key, "all"):
             match = _BLOCK.fullmatch(block.id)
             if match is None or match["upload"] != upload.id or block.size > upload.part_size:
                 continue
@@ -289,7 +289,7 @@ class AzureStore:
         """List blocks under a name; there need be no object yet."""
         with contextlib.suppress(ObjectNotFound), self._translating("list parts", key):
             committed, uncommitted = self._container.get_blob_client(key).get_block_list(kind)
-            return list(committed if kind == "committed" else uncommitted)
+            return [*committed, *uncommitted]
         return []
 
     def _stamp(self) -> int:

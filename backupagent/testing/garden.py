@@ -60,7 +60,7 @@ class BucketAccess:
         }
 
 
-def secret(name: str, namespace: str, fields: Mapping[str, str], **labels: str) -> dict[str, Any]:
+def secret(name: str, namespace: str, fields: Mapping[str, str], /, **labels: str) -> dict[str, Any]:
     """Return a Secret."""
     data = {key: base64.b64encode(value.encode()).decode() for key, value in fields.items()}
     document = SECRETS.stub(name, namespace) | {"type": "Opaque", "data": data}

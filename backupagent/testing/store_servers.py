@@ -28,7 +28,7 @@ class AzuriteServer(LocalServer):
     """An Azurite with one account and a key of its own, for blobs only, without any call to the outside.
 
     What it cannot prove, because it does not implement or does not check it: immutability policies, server-side
-    copies from a URL, token credentials, the order of listings (it sorts by UTF-16).
+    copies from a URL, token credentials, accounts with a hierarchical namespace.
 
     Args:
         data_dir: Where it keeps its blobs, made when absent; by default a temporary one that ``close`` removes.

@@ -85,14 +85,18 @@ def test_a_commit_of_another_upload_throws_blocks_away_and_that_is_noticed(azure
     assert [upload.id for upload in azure.list_uploads("")] == [second.id]
 
 
-def test_completing_again_after_a_lost_answer(azure: AzureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("if_absent", [False, True])
+def test_completing_again_after_a_lost_answer(
+    azure: AzureStore, monkeypatch: pytest.MonkeyPatch, if_absent: bool
+) -> None:
     upload = azure.begin_upload("a", part_size=4)
     tag = azure.upload_part(upload, 1, b"data")
     with monkeypatch.context() as patched:
         patched.setattr(azure._records, "forget", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            azure.complete_upload(upload, [tag], if_absent=True)
-    assert azure.complete_upload(upload, [tag], if_absent=True).etag == azure.stat("a").etag
+            azure.complete_upload(upload, [tag], if_absent=if_absent)
+    assert azure.list_parts(upload) == [tag]
+    assert azure.complete_upload(upload, [tag], if_absent=if_absent).etag == azure.stat("a").etag
     assert list(azure.list_uploads("")) == []
 
 

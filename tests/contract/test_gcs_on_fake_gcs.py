@@ -92,14 +92,16 @@ def test_records_that_make_no_sense_are_listed_to_be_aborted(gcs: GcsStore) -> N
     assert keys(gcs, folder) == []
 
 
-def test_completing_again_after_a_lost_answer(gcs: GcsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("if_absent", [False, True])
+def test_completing_again_after_a_lost_answer(gcs: GcsStore, monkeypatch: pytest.MonkeyPatch, if_absent: bool) -> None:
     upload = gcs.begin_upload("a", part_size=4)
     tag = gcs.upload_part(upload, 1, b"data")
     with monkeypatch.context() as patched:
         patched.setattr(gcs._records, "forget", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            gcs.complete_upload(upload, [tag], if_absent=True)
-    info = gcs.complete_upload(upload, [tag], if_absent=True)
+            gcs.complete_upload(upload, [tag], if_absent=if_absent)
+    assert gcs.list_parts(upload) == [tag]
+    info = gcs.complete_upload(upload, [tag], if_absent=if_absent)
     assert info.etag == gcs.stat("a").etag
     assert list(gcs.list_uploads("")) == []
 
