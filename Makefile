@@ -9,7 +9,7 @@ STORE ?= dir
 REQUIRE ?=
 REQUIRE_ARG := $(if $(REQUIRE),--require=$(REQUIRE))
 
-.PHONY: help demo test test-fast lint types unit servers bench lock clean
+.PHONY: help demo demo-migration test test-fast lint types unit servers bench lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,10 @@ $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 demo: $(VENV)/demo.stamp  ## back up, move, restore and prove a real etcd on this machine; STORE=minio uses two MinIO servers
 	$(if $(filter minio,$(STORE)),$(BIN)/python tests/servers/build.py minio)
 	$(BIN)/backupagent demo --store $(STORE)
+
+demo-migration: $(VENV)/demo.stamp  ## move a control plane between two Seeds, on a real Kubernetes API server; ends with EQUAL
+	$(BIN)/python tests/servers/build.py kube-apiserver kube-controller-manager minio
+	$(BIN)/backupagent demo --play migration --objects 20000
 
 servers: $(VENV)/dev.stamp  ## build or install every server that tests use (cached outside the checkout)
 	$(BIN)/python tests/servers/build.py $(REQUIRE_ARG)

@@ -9,7 +9,7 @@ from pathlib import Path
 from backupagent.cancel import Cancel
 from backupagent.clock import SYSTEM_CLOCK
 from backupagent.codecs import codec_named
-from backupagent.errors import ConfigError
+from backupagent.errors import ConfigError, EmptySource
 from backupagent.etcd import connection
 from backupagent.etcd.client import Status
 from backupagent.kube.client import Kube
@@ -168,6 +168,21 @@ def run_list(settings: ListSettings, progress: Progress, cancel: Cancel) -> List
 
     with open_snapstore(settings.store, cancel) as snapstore:
         return Lister(snapstore, progress).run()
+
+
+def list_if_any(uri: str, cancel: Cancel) -> ListReport | None:
+    """List a store that may be empty, or a directory that is not there yet; None when nothing is in it.
+
+    Raises:
+        StoreError: it cannot be listed.
+    """
+    from backupagent.operations.lister import Lister  # noqa: PLC0415 - only the operation that runs is loaded
+
+    with open_snapstore(uri, cancel, create=True) as snapstore:
+        try:
+            return Lister(snapstore, Progress()).run()
+        except EmptySource:
+            return None
 
 
 def run_verify(settings: VerifySettings, progress: Progress, cancel: Cancel) -> VerifyReport:

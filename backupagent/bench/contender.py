@@ -17,6 +17,9 @@ import backupagent
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "GOMAXPROCS")
 """What a contender sees of our environment: no proxy, no cloud variable, no setting of backupagent."""
 
+SCRIPT_HEAD = 4096
+"""Bytes in which a script that an installer wrote names the package it starts."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -43,8 +46,15 @@ class Contender:
     reports_json: bool = False
 
     def find(self) -> str | None:
-        """Return the path of the program, or None when this machine has none."""
-        return sys.executable if self.program == "{python}" else shutil.which(self.program)
+        """Return the path of the program, or None when this machine has none.
+
+        Our own ``etcdbrctl``, which an activated environment puts before the peer's, is passed over.
+        """
+        if self.program == "{python}":
+            return sys.executable
+        folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+        found = (shutil.which(self.program, path=folder) for folder in folders)
+        return next((path for path in found if path is not None and not _is_ours(Path(path))), None)
 
     def version(self) -> str:
         """Return what the program tells of itself, empty when it tells nothing or is not there."""
@@ -76,6 +86,13 @@ class Contender:
     def variables(self, fields: Mapping[str, str]) -> dict[str, str]:
         """Return the environment."""
         return _inherited() | {name: value.format_map(fields) for name, value in self.environment.items()}
+
+
+def _is_ours(program: Path) -> bool:
+    """Tell whether a program is a script that starts this package, in whatever environment it was installed."""
+    with program.open("rb") as file:
+        head = file.read(SCRIPT_HEAD)
+    return head.startswith(b"#!") and backupagent.__name__.encode() in head
 
 
 def _inherited() -> dict[str, str]:

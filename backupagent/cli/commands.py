@@ -133,6 +133,10 @@ def _show_migrations(report: Any) -> Document:  # noqa: ANN401 - as in Command
 
 
 def _demo(options: settings.DemoSettings, _progress: Progress, cancel: Cancel) -> Outcome:
+    if options.play is settings.DemoPlay.MIGRATION:
+        from backupagent.bench.demo_migration import run_migration_demo  # noqa: PLC0415 - as below, and Kubernetes
+
+        return Outcome(None, run_migration_demo(objects=options.objects, keep=options.keep, cancel=cancel))
     from backupagent.bench.demo import run_demo  # noqa: PLC0415 - servers and all operations
 
     code = run_demo(store=options.store.value, objects=options.objects, keep=options.keep, cancel=cancel)
@@ -203,7 +207,7 @@ _TABLE = (
         help="Be the sidecar of one etcd member.\n\n"
         "Before etcd starts, its data directory is checked and restored when it is missing or invalid; while it runs, "
         "full and delta snapshots go into the store. Speaks the protocol of etcd-wrapper.",
-        example="backupagent server --store s3://bucket/main --data-dir /var/etcd/data/new.etcd --host 127.0.0.1",
+        example="backupagent server --store s3://bucket/main --data-dir /data --host ::1",
         settings=settings.ServerSettings,
         run=_server,
         show=None,

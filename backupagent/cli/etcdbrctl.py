@@ -8,40 +8,39 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from backupagent import __version__
 from backupagent.cancel import Cancel
 from backupagent.cli.display import showing
-from backupagent.cli.etcdbrctl_flags import COMMANDS, Flag, Given, UsageError, read_flags
+from backupagent.cli.etcdbrctl_flags import COMMANDS, OTHER_COMMANDS
+from backupagent.cli.etcdbrctl_settings import (
+    ON_MISSING_FINAL,
+    Environment,
+    copy_settings,
+    restore_settings,
+    server_settings,
+)
 from backupagent.cli.failure import describe
+from backupagent.cli.pflag import HELP, Flag, Given, UsageError, Use, read_flags
 from backupagent.cli.signals import stopping_by_signal
-from backupagent.errors import ConfigError
+from backupagent.clock import SYSTEM_CLOCK
+from backupagent.errors import ConfigError, FinalSnapshotMissing
 from backupagent.operations.report import Report
 from backupagent.progress import Progress
-from backupagent.settings import (
-    ApiAuth,
-    CopySettings,
-    OnMissingFinal,
-    ProgressStyle,
-    RestoreSettings,
-    ServerSettings,
-)
-from backupagent.stores.peer import CREDENTIALS_VARIABLES, SCHEMES, peer_uri
-
-FOREVER_S = 10 * 365 * 24 * 3600.0
-"""Wait for a final snapshot without a limit: the peer's 0."""
-
-DAY_S = 24 * 3600.0
-
-ON_MISSING_FINAL = "BACKUPAGENT_ON_MISSING_FINAL"
-"""Druid's arguments are fixed, so the way back to the peer's behaviour is a variable."""
+from backupagent.settings import ProgressStyle
 
 TERMINATION_LOG = Path("/dev/termination-log")
-"""Where Kubernetes reads a container's last words; made by the kubelet."""
+"""Where Kubernetes reads a container's last words; made by the kubelet. ``TERMINATION_LOG`` names another place."""
 
 MAX_TERMINATION_SIZE = 4096
+"""Bytes that the kubelet takes of them.
 
-Environment = Mapping[str, str]
+Source: https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+"""
+
+CUTS = (300, 100, 30)
+"""Characters that are left of each text, tried in order, where last words are too long otherwise."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,15 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(arguments, os.environ)
-    except UsageError as error:
+    except UsageError as error:  # said as the peer says it
         command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-        sys.stderr.write(f"Error: {error}\n{usage(command)}")
-        return error.exit_code
+        sys.stderr.write(f"Error: {error}\n{usage(command)}hint: {error.hint}\n")
+        failure = describe(error)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the border of the program: all are reported
         failure = describe(error)
         sys.stderr.write(failure.to_text())
-        _last_words({"error": failure.to_json()}, os.environ)
-        return failure.exit_code
+    _last_words({"error": failure.to_json()})
+    return failure.exit_code
 
 
 def usage(command: str) -> str:
@@ -78,128 +77,29 @@ def usage(command: str) -> str:
 
 def _usage_row(flag: Flag) -> str:
     letter = f"-{flag.short}, " if flag.short else "    "
-    remark = "" if flag.use.name == "HONOURED" else f"; {flag.use.value}: {flag.note}"
+    remark = "" if flag.use is Use.HONOURED else f"; {flag.use.value}: {flag.note}"
     return f"  {letter}--{flag.name} {flag.kind.value} (default {flag.default!r}{remark})\n"
 
 
 def _run(arguments: Sequence[str], environment: Environment) -> int:
-    if not arguments:
-        sys.stdout.write(usage(""))
-        return 0
-    command, rest = arguments[0], arguments[1:]
+    command, rest = (arguments[0], arguments[1:]) if arguments else (HELP.name, ())
     if command in {"--version", "-v"}:
         sys.stdout.write(f"etcdbrctl Version: backupagent {__version__}\n")
         return 0
-    if command in {"help", "--help", "-h"}:
-        sys.stdout.write(usage(""))
+    if command in {HELP.name, f"--{HELP.name}", f"-{HELP.short}"}:
+        sys.stdout.write(usage(rest[0] if rest and rest[0] in COMMANDS else ""))
         return 0
+    if command in OTHER_COMMANDS:
+        raise ConfigError(f'command "{command}" is not in this version', hint=OTHER_COMMANDS[command])
+    if command.startswith("-"):
+        raise UsageError(f"unknown flag: {command}")
     if command not in COMMANDS:
-        kind = "flag" if command.startswith("-") else "command"
-        message = f"unknown {kind}: {command}" if kind == "flag" else f'unknown command "{command}" for "etcdbrctl"'
-        raise UsageError(message)
-    if any(word in {"--help", "-h"} for word in rest):
+        raise UsageError(f'unknown command "{command}" for "etcdbrctl"')
+    given = read_flags(COMMANDS[command], rest)
+    if given.flag(HELP.name):
         sys.stdout.write(usage(command))
         return 0
-    return _RUNNERS[command](read_flags(COMMANDS[command], rest), environment)
-
-
-def store_of(given: Given, environment: Environment, *, source: bool = False) -> str:
-    """Return the URI of the store that flags and variables name; empty when no provider is named.
-
-    A copy's source takes provider and prefix of the target where it names none of its own, but not the container.
-
-    Raises:
-        ConfigError: the provider is not supported, or no container is named.
-    """
-    prefix = "source-" if source else ""
-    variables = "SOURCE_" if source else ""
-    provider = given.text(f"{prefix}storage-provider") or given.text("storage-provider")
-    if not provider:
-        return ""
-    container = given.text(f"{prefix}store-container") or environment.get(f"{variables}STORAGE_CONTAINER", "")
-    place = given.text(f"{prefix}store-prefix") or given.text("store-prefix")
-    return peer_uri(
-        provider,
-        container,
-        place,
-        endpoint=given.text(f"{prefix}store-endpoint-override"),
-        credentials=_credentials(provider, variables, environment),
-        home=environment.get("HOME", "/"),
-    )
-
-
-def _credentials(provider: str, prefix: str, environment: Environment) -> str:
-    """Return the file or directory of credentials that the peer's variables name."""
-    names = CREDENTIALS_VARIABLES.get(SCHEMES.get(provider.lower(), ""), "")
-    candidates = (f"{prefix}{names}_APPLICATION_CREDENTIALS{ending}" for ending in ("_JSON", ""))
-    return next((environment[name] for name in candidates if names and environment.get(name)), "")
-
-
-def copy_settings(given: Given, environment: Environment) -> CopySettings:
-    """Return what ``copy`` shall do."""
-    wait_s = 0.0
-    if given.flag("wait-for-final-snapshot"):
-        wait_s = given.seconds("wait-for-final-snapshot-timeout") or FOREVER_S
-    try:
-        on_missing = OnMissingFinal(environment.get(ON_MISSING_FINAL) or OnMissingFinal.ERROR.value)
-    except ValueError as error:
-        raise ConfigError(f"{ON_MISSING_FINAL}: {error}", hint="it is error or copy") from error
-    return CopySettings(
-        source=_needed(store_of(given, environment, source=True), "--source-storage-provider"),
-        target=_needed(store_of(given, environment), "--storage-provider"),
-        max_backups=max(0, given.number("max-backups-to-copy")),
-        max_backup_age=max(0, given.number("max-backup-age")) * DAY_S,
-        wait_for_final=wait_s,
-        on_missing_final=on_missing,
-    )
-
-
-def restore_settings(given: Given, environment: Environment) -> RestoreSettings:
-    """Return what ``restore`` shall do."""
-    return RestoreSettings(
-        store=_needed(store_of(given, environment), "--storage-provider"),
-        data_dir=Path(given.text("data-dir")),
-        name=given.text("name"),
-        initial_cluster=given.text("initial-cluster"),
-        initial_cluster_token=given.text("initial-cluster-token"),
-        initial_advertise_peer_urls=",".join(given.list("initial-advertise-peer-urls")),
-    )
-
-
-def server_settings(given: Given, environment: Environment) -> ServerSettings:
-    """Return what ``server`` shall do; its callers send no certificate and no token."""
-    return ServerSettings(
-        endpoints=given.list("endpoints"),
-        cacert=_path(given.text("cacert")),
-        cert=_path(given.text("cert")),
-        key=_path(given.text("key")),
-        user=given.text("etcd-username"),
-        connect_timeout=given.seconds("etcd-connection-timeout"),
-        store=store_of(given, environment),
-        data_dir=Path(given.text("data-dir")),
-        port=given.number("server-port"),
-        server_cert=_path(given.text("server-cert")),
-        server_key=_path(given.text("server-key")),
-        api_auth=ApiAuth.OFF,
-        schedule=given.text("schedule"),
-        delta_period=given.seconds("delta-snapshot-period"),
-        compression=given.text("compression-policy") if given.flag("compress-snapshots") else "none",
-        snapshot_leases=given.flag("enable-snapshot-lease-renewal"),
-        full_lease=given.text("full-snapshot-lease-name"),
-        delta_lease=given.text("delta-snapshot-lease-name"),
-        member_lease=given.flag("enable-member-lease-renewal"),
-        heartbeat=given.seconds("k8s-heartbeat-duration"),
-    )
-
-
-def _needed(uri: str, flag: str) -> str:
-    if not uri:
-        raise ConfigError(f"{flag} is missing", hint="the peer takes none for Local; say --storage-provider=Local")
-    return uri
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
+    return _RUNNERS[command](given, environment)
 
 
 def _copy(given: Given, environment: Environment) -> int:
@@ -207,18 +107,21 @@ def _copy(given: Given, environment: Environment) -> int:
 
     settings = copy_settings(given, environment)
     if given.number("max-backups-to-copy") == 0:
-        sys.stderr.write("--max-backups-to-copy=0: nothing is copied, as asked\n")
+        _tell("nothing is copied, as --max-backups-to-copy=0 asks")
+        _last_words({"copied": 0})
         return 0
-    _report(lambda progress, cancel: wiring.run_copy(settings, progress, cancel), environment)
-    return 0
+    try:
+        return _report(lambda progress, cancel: wiring.run_copy(settings, progress, cancel))
+    except FinalSnapshotMissing as error:
+        hint = f"check that the source took it; {ON_MISSING_FINAL}=copy in the environment goes on with less"
+        raise FinalSnapshotMissing(error.message, hint=hint) from error
 
 
 def _restore(given: Given, environment: Environment) -> int:
     from backupagent import wiring  # noqa: PLC0415 - stores and codecs, which a help page does not need
 
     settings = restore_settings(given, environment)
-    _report(lambda progress, cancel: wiring.run_restore(settings, progress, cancel), environment)
-    return 0
+    return _report(lambda progress, cancel: wiring.run_restore(settings, progress, cancel))
 
 
 def _server(given: Given, environment: Environment) -> int:
@@ -236,26 +139,45 @@ _RUNNERS: Mapping[str, Callable[[Given, Environment], int]] = {
 }
 
 
-def _report(work: Callable[[Progress, Cancel], Report], environment: Environment) -> None:
+def _report(work: Callable[[Progress, Cancel], Report]) -> int:
     """Run an operation with log lines, and tell its report to the log and to Kubernetes."""
     progress = Progress()
     with stopping_by_signal() as cancel, showing(progress, ProgressStyle.PLAIN):
         report = work(progress, cancel).to_json()
-    sys.stderr.write(json.dumps(report) + "\n")
-    _last_words(report, environment)
+    _tell(f"done {json.dumps(report)}")
+    _last_words(report)
+    return 0
 
 
-def _last_words(document: Mapping[str, object], environment: Environment) -> None:
-    """Write the report where Kubernetes finds it; details go first when it is too long."""
-    path = Path(environment.get("TERMINATION_LOG") or TERMINATION_LOG)
-    text = json.dumps(document)
-    if len(text.encode()) > MAX_TERMINATION_SIZE:
-        text = json.dumps({name: value for name, value in document.items() if not isinstance(value, list | dict)})
+def _last_words(document: Mapping[str, Any]) -> None:
+    """Write a document where Kubernetes finds it, when there is such a place."""
+    named = os.environ.get("TERMINATION_LOG")
+    path = Path(named or TERMINATION_LOG)
     try:
-        if path.is_file():
-            path.write_text(text.encode()[:MAX_TERMINATION_SIZE].decode(errors="ignore"))
+        if named or path.is_file():
+            path.write_text(last_words(document))
     except OSError as error:
-        sys.stderr.write(f"the report is not at {path}: {error}\n")
+        _tell(f"the report is not at {path}: {error}")
+
+
+def _tell(text: str) -> None:
+    """Write a line of the log, as ``LogView`` does."""
+    sys.stderr.write(f"{SYSTEM_CLOCK.now():%Y-%m-%dT%H:%M:%SZ} {text}\n")
+
+
+def last_words(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON of at most ``MAX_TERMINATION_SIZE`` bytes; lists and long texts are cut for it."""
+    text = json.dumps(document)  # ASCII: its length is its size
+    for length in CUTS:
+        if len(text) > MAX_TERMINATION_SIZE:
+            text = json.dumps(_cut(document, length))
+    return text
+
+
+def _cut(value: Any, length: int) -> Any:  # noqa: ANN401 - a JSON document
+    if isinstance(value, Mapping):
+        return {name: _cut(part, length) for name, part in value.items() if not isinstance(part, list | tuple)}
+    return f"{value[:length]}..." if isinstance(value, str) and len(value) > length else value
 
 
 if __name__ == "__main__":

@@ -148,18 +148,22 @@ def _failure(report: MigrationReport, facts: Facts, evidence: Evidence | None, k
 
 def _of_buckets(report: MigrationReport, facts: Facts, evidence: Evidence | None, known: _Known) -> _Failure | None:
     """Return what the buckets lack; without a new look, what they lacked before."""
+    seen = evidence is not None and not evidence.unreadable
+    failed_before = report.phase is Phase.FAILED and report.reason != PreflightFailed.__name__
+    as_before = _Failure(reason=report.reason, message=report.message, hint=report.hint) if failed_before else None
+    if evidence is not None and evidence.lost is not None:
+        return _failed(evidence.lost)
+    if not seen and facts.stage is Stage.RESTORING and not known.copied:
+        return as_before
     no_final = facts.stage >= Stage.RELEASED and known.final is None
     no_copy = facts.copy_settled and not known.copied
     if not (no_final or no_copy):
         return None
     error: BackupAgentError | None = None
-    if evidence is not None and not evidence.unreadable:
+    if evidence is not None and seen:
         arrival = evidence.arrival
         error = evidence.final_problem if no_final else (incomplete(arrival.proof, arrival) if arrival else None)
-    if error is not None:
-        return _failed(error)
-    failed_before = report.phase is Phase.FAILED and report.reason != PreflightFailed.__name__
-    return _Failure(reason=report.reason, message=report.message, hint=report.hint) if failed_before else None
+    return _failed(error) or as_before
 
 
 def _failed(error: BackupAgentError | None) -> _Failure | None:

@@ -13,7 +13,15 @@ from pathlib import Path
 from backupagent import wiring
 from backupagent.cancel import Cancel
 from backupagent.controller.facts import Facts, Stage, parse_time
-from backupagent.errors import BackupAgentError, Cancelled, ConfigError, FinalSnapshotMissing, IntegrityError
+from backupagent.errors import (
+    BackupAgentError,
+    Cancelled,
+    ConfigError,
+    EmptySource,
+    FinalSnapshotMissing,
+    IntegrityError,
+    MigrationFailed,
+)
 from backupagent.kube.client import Kube
 from backupagent.kube.resources import SECRETS
 from backupagent.model.gardener import BackupBucket, Shoot
@@ -39,6 +47,7 @@ class Question:
         final_answered: Whether the final snapshot must be there; one without a manifest counts from then on.
         not_before_s: A final snapshot that is older belongs to an earlier attempt; seconds since 1970.
         expected: What the source held when it was seen last; None when nobody saw it.
+        released: Whether the source has let go: nothing may vanish from its bucket any more.
         settled: Whether the copy is said to be done.
         copied: Whether everything has been found to be there.
         restored_at_s: When the new etcd had been restored, seconds since 1970; None while it is too early to look
@@ -52,6 +61,7 @@ class Question:
     final_answered: bool = False
     not_before_s: float = 0.0
     expected: tuple[SourceSnapshot, ...] | None = None
+    released: bool = False
     settled: bool = False
     copied: bool = False
     restored_at_s: float | None = None
@@ -64,7 +74,10 @@ class Evidence:
     Attributes:
         final: The final snapshot, read whole.
         final_problem: Why there is none.
-        source: What the source holds; None when it was not looked at, or not all of it was there any more.
+        source: What the source holds, and what it held when it let go; None when it was not looked at, or not all of
+            it was there any more.
+        vanished: Names of what it held when it let go and does not hold now.
+        lost: Why something can arrive no more: it is neither here nor there.
         arrival: What the destination holds of it.
         history_unknown: Whether only the final snapshot was looked for, since nobody knows what else there was.
         first_backup: The first snapshot that the new etcd made itself.
@@ -74,6 +87,8 @@ class Evidence:
     final: FinalSnapshot | None = None
     final_problem: BackupAgentError | None = None
     source: tuple[SourceSnapshot, ...] | None = None
+    vanished: frozenset[str] = frozenset()
+    lost: BackupAgentError | None = None
     arrival: Arrival | None = None
     history_unknown: bool = False
     first_backup: str | None = None
@@ -114,6 +129,7 @@ def question(
         final_answered=facts.final_answered,
         not_before_s=_not_before_s(report),
         expected=expected,
+        released=facts.stage >= Stage.RELEASED,
         settled=facts.copy_settled,
         copied=copied,
         restored_at_s=restored_at.timestamp() if wants_backup and restored_at is not None else None,
@@ -165,19 +181,25 @@ class Inspector:
     def _look_at_source(self, asked: Question, bucket: BackupBucket) -> Evidence:
         with self._open(asked.shoot, bucket) as backups:
             listing = backups.list()
-            source = source_snapshots(listing)
+            now = source_snapshots(listing)
+            vanished = _vanished(now, asked)
+            found = Evidence(
+                final=asked.final,
+                source=(*now, *(known for known in asked.expected or () if known.name in vanished)),
+                vanished=vanished,
+            )
             if asked.final is not None:
-                return Evidence(final=asked.final, source=source)
+                return found
             stored = backups.find_final(listing, not_before_s=asked.not_before_s)
             if stored is None:
                 missing = FinalSnapshotMissing(f"the source bucket {bucket.name} holds no final snapshot")
-                return Evidence(final_problem=missing if source else backups.empty(listing), source=source)
+                return replace(found, final_problem=missing if now else backups.empty(listing))
             if not asked.final_answered and not backups.has_manifest(stored, listing):
-                return Evidence(final_problem=FinalSnapshotMissing(f"{stored.name} is being described"), source=source)
+                return replace(found, final_problem=FinalSnapshotMissing(f"{stored.name} is being described"))
             try:
-                return Evidence(final=backups.verify_final(stored, listing), source=source)
+                return replace(found, final=backups.verify_final(stored, listing))
             except IntegrityError as error:
-                return Evidence(final_problem=error, source=source)
+                return replace(found, final_problem=error)
 
     def _look_at_destination(self, asked: Question, bucket: BackupBucket, found: Evidence) -> Evidence:
         with self._open(asked.shoot, bucket) as backups:
@@ -190,7 +212,8 @@ class Inspector:
             expected = _with_digest(known, final)
             if not asked.copied:
                 arrival = backups.check_copy(expected, settled=asked.settled)
-                found = replace(found, arrival=arrival, history_unknown=known is None)
+                lost = _lost(found, arrival, asked.source)
+                found = replace(found, arrival=arrival, history_unknown=known is None, lost=lost)
             if asked.restored_at_s is not None:
                 copied = frozenset(snapshot.name for snapshot in expected)
                 first = backups.first_new_backup(copied, revision=final.revision, since_s=asked.restored_at_s)
@@ -236,6 +259,26 @@ class Inspector:
         except (binascii.Error, ValueError, TypeError):
             # Not chained: the original shows the content.
             raise ConfigError(f"{what}: the Secret {bucket.secret.name} holds a field that is no text") from None
+
+
+def _vanished(now: tuple[SourceSnapshot, ...], asked: Question) -> frozenset[str]:
+    """Name what the source held when it let go and does not hold now; before, its own sidecar may delete."""
+    if not asked.released:
+        return frozenset()
+    return frozenset(known.name for known in asked.expected or ()) - {snapshot.name for snapshot in now}
+
+
+def _lost(found: Evidence, arrival: Arrival, source: BackupBucket | None) -> BackupAgentError | None:
+    """Return that something is neither in the source's bucket any more nor at the destination."""
+    lost = found.vanished & arrival.absent
+    if not lost or source is None:
+        return None
+    hint = "stop the migration and bring the objects back into the bucket, from its versions or another copy"
+    if found.source is not None and len(found.vanished) == len(found.source):
+        return EmptySource("every snapshot is gone, and was not copied before", key=f"bucket {source.name}", hint=hint)
+    names = ", ".join(sorted(lost)[:3])
+    message = f"{len(lost)} snapshots vanished from bucket {source.name} before they were copied: {names}"
+    return MigrationFailed(message, hint=hint)
 
 
 def _with_digest(known: tuple[SourceSnapshot, ...] | None, final: FinalSnapshot) -> tuple[SourceSnapshot, ...]:

@@ -64,10 +64,12 @@ class Arrival:
     Attributes:
         proof: The figures.
         problems: What is wrong with the snapshots that are there and yet count as missing, at most ten.
+        absent: Names of all that are not there, whatever their number.
     """
 
     proof: CopyProof
     problems: tuple[IntegrityError, ...] = ()
+    absent: frozenset[str] = frozenset()
 
 
 class Remembered:
@@ -218,7 +220,8 @@ class Backups:
             newest_chain_verified=settled and bool(newest) and not gaps and newest.isdisjoint(missing),
             bytes=sum(present.values()),
         )
-        return Arrival(proof, (*gaps, *problems)[:MAX_MISSING] if settled else ())
+        absent = frozenset(wanted.name for wanted in expected if wanted.name not in there)
+        return Arrival(proof, (*gaps, *problems)[:MAX_MISSING] if settled else (), absent)
 
     def first_new_backup(self, copied: frozenset[str], *, revision: int, since_s: float) -> str | None:
         """Return the first snapshot that the new etcd made itself.

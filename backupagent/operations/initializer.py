@@ -1,5 +1,6 @@
 """What happens before an etcd starts: its data directory is kept, or made from the newest backup."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -39,20 +40,23 @@ class Initialization(Generic[Restored]):
         reason: Why, for a person.
         restored: What the restore returned; None without one.
         moved_to: Where an invalid directory was moved to; None when there was none.
+        revision: Last revision in the database of a directory that was kept; else 0.
     """
 
     action: Action
     reason: str
     restored: Restored | None = None
     moved_to: Path | None = None
+    revision: int = 0
 
 
 class Initializer(Generic[Restored]):
     """Makes a data directory ready for an etcd that does not run yet.
 
-    A valid directory is always kept, also when its database is behind the newest backup: etcd flushes its database
-    only now and then, and what is missing there stands in its write-ahead log. Throwing it away could lose writes that
-    no backup has.
+    A valid directory is always kept, also when its database is behind the newest backup. etcd flushes its database
+    only every 100 ms or 10,000 writes, so what is missing there may stand in its write-ahead log, together with writes
+    that no backup has: to restore over it could lose those. An etcd that is behind the store once it runs, its log
+    replayed, is found by the first snapshot, which is refused and told until somebody decides.
 
     Args:
         data_dir: The data directory.
@@ -85,12 +89,14 @@ class Initializer(Generic[Restored]):
 
         Raises:
             DataDirInvalid: the volume is another one's, or the directory is invalid and there is no backup.
+            EtcdError: an etcd uses the directory, or the file system does not let us look.
             BackupAgentError: the restore failed; what was there is still there, moved aside when it was invalid.
         """
         self._check_guard()
         found = inspect_data_dir(self._data_dir, deep=deep)
         if found.state is DataDirState.VALID:
-            return Initialization(Action.KEPT, f"the data directory is valid, at revision {found.revision} or later")
+            reason = f"the data directory is valid, at revision {found.revision} or later"
+            return Initialization(Action.KEPT, reason, revision=found.revision)
         backups = self._has_backups() if self._has_backups is not None else False
         if found.state is DataDirState.MISSING:
             if not backups:
@@ -113,8 +119,7 @@ class Initializer(Generic[Restored]):
         try:
             guard.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not guard.exists():
-                guard.touch(mode=0o600)
-                guard.write_text(self._namespace)
+                _write_whole(guard, self._namespace)
                 return
             with guard.open(encoding="utf-8", errors="replace") as file:
                 found = file.read(MAX_GUARD_SIZE).strip()
@@ -135,3 +140,14 @@ class Initializer(Generic[Restored]):
         except OSError as error:
             raise storage_error(error, str(self._data_dir)) from error
         return place
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a small file that is there with all of its content or not at all."""
+    half_made = path.with_name(f"{path.name}.part")
+    with half_made.open("w", encoding="utf-8") as file:
+        half_made.chmod(0o600)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    half_made.replace(path)

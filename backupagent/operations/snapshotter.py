@@ -126,12 +126,14 @@ class Snapshotter:
     def _final_again(self, newest: Chain | None, listing: Listing) -> _Taken | None:
         """Find the final snapshot that was taken already: who asks again gets it, also after a restart.
 
-        It counts while nothing was written since, and when its manifest is there, which is written last.
+        It counts while this very etcd was not written to since, and when its manifest is there, which is written last.
         """
         if not self._settings.final or newest is None or newest.deltas or not newest.full.snapshot.final:
             return None
         manifest = self._snapstore.manifest(newest.full, listing)
         if manifest is None or manifest.revision != newest.last or self._client.revision() != newest.last:
+            return None
+        if manifest.cluster_id != f"{self._client.status().cluster_id:x}":
             return None
         note = "nothing was written since the final snapshot was taken, so it is the same one"
         return _Taken(manifest, (manifest.name,), 0, note=note)

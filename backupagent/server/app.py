@@ -5,11 +5,11 @@ is accepted there. Answers are small and written at once with their header: etcd
 it has the header (observed on etcd-wrapper 0d41e79).
 """
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,22 @@ from typing import Any
 from aiohttp import web
 
 from backupagent.errors import BackupAgentError
+from backupagent.logs import without_secrets
 from backupagent.model.snapshot import Snapshot
 from backupagent.operations.report import ListReport, SnapshotReport
 from backupagent.server.backups import Backups
 from backupagent.server.initialization import InitializationState
 from backupagent.server.metrics import CONTENT_TYPE, Metrics
+from backupagent.server.schedule import created
 from backupagent.settings import SnapshotChoice
 
 MAX_BODY_SIZE = 64 * 1024
 """No route reads a body."""
 
 MAX_TOKEN_SIZE = 4096
+
+NO_TIME = "0001-01-01T00:00:00Z"
+"""Go's time.Time without a value."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Parts:
         initialization: State of the initialization.
         config: Returns etcd's configuration as YAML.
         backups: Takes snapshots; None without a store.
-        listing: Lists the store, in a thread; an empty one has no chains.
+        listing: Lists the store, in a thread; None when it is empty or there is none.
         prefix: Of snapshots in the store, as listings show it.
         metrics: What ``/metrics`` shows.
         token_file: Holds the bearer token that mutating routes ask for; None when they ask for none.
@@ -62,10 +67,12 @@ class Routes:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._one_listing = asyncio.Lock()
 
     def application(self) -> web.Application:
         """Return the application."""
         application = web.Application(client_max_size=MAX_BODY_SIZE, middlewares=[_errors_as_text])
+        application.on_response_prepare.append(_secure_transport)
         for path, handler in (
             ("/healthz", self._health),
             ("/metrics", self._metrics),
@@ -96,7 +103,8 @@ class Routes:
         return web.Response(text=self._parts.initialization.read().value)
 
     async def _latest(self, _request: web.Request) -> web.Response:
-        found = await self._parts.listing()
+        async with self._one_listing:  # nobody has to say who he is to ask for one
+            found = await self._parts.listing()
         if found is None or not found.chains:
             return _json({"fullSnapshot": None, "deltaSnapshots": None})
         newest = found.chains[0]
@@ -112,11 +120,13 @@ class Routes:
 
     async def _full(self, request: web.Request) -> web.Response:
         text = request.query.get("final", "false").lower()
-        if text not in {"true", "false", "1", "0", "t", "f"}:
+        if text not in {"true", "false", "1", "0", "t", "f", ""}:
             return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"final={text!r} is neither true nor false\n")
         return await self._take(SnapshotChoice.FULL, final=text in {"true", "1", "t"})
 
     async def _delta(self, _request: web.Request) -> web.Response:
+        if self._parts.backups is not None and not self._parts.backups.takes_deltas:
+            return web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text="deltas are turned off\n")
         return await self._take(SnapshotChoice.DELTA, final=False)
 
     async def _take(self, kind: SnapshotChoice, *, final: bool) -> web.Response:
@@ -141,13 +151,12 @@ class Routes:
         return guarded
 
 
-def snapshot_json(name: str, prefix: str, created: datetime | None = None) -> dict[str, Any]:
+def snapshot_json(name: str, prefix: str) -> dict[str, Any]:
     """Describe a snapshot as the peer does, its misspelt field included."""
-    snapshot = Snapshot.parse(name)
-    moment = created or datetime.fromtimestamp(snapshot.created_s, UTC)
+    snapshot, moment = Snapshot.parse(name), created(name)
     return {
-        "createdOn": moment.isoformat().replace("+00:00", "Z"),
-        "immutabilityExpriyTime": "0001-01-01T00:00:00Z",
+        "createdOn": NO_TIME if moment is None else f"{moment:%Y-%m-%dT%H:%M:%SZ}",
+        "immutabilityExpriyTime": NO_TIME,
         "versionID": None,
         "kind": snapshot.kind.value,
         "snapDir": "",
@@ -177,7 +186,8 @@ def _is_bearer(request: web.Request, file: Path) -> bool:
             token = opened.read(MAX_TOKEN_SIZE).strip()
     except (OSError, UnicodeDecodeError):
         return False
-    return scheme.lower() == "bearer" and bool(token) and hmac.compare_digest(given.encode(), token.encode())
+    sent = given.encode(errors="surrogateescape")  # a header is any bytes
+    return scheme.lower() == "bearer" and bool(token) and hmac.compare_digest(sent, token.encode())
 
 
 @web.middleware
@@ -188,4 +198,12 @@ async def _errors_as_text(
         return await handler(request)
     except BackupAgentError as error:
         # The peer knows one status for everything that failed, and its callers look for 200 alone.
-        return web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text=f"{error.reason}: {error}\n{error.hint}\n")
+        text = without_secrets(f"{error.reason}: {error}\n{error.hint}\n")
+        return web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text=text)
+
+
+async def _secure_transport(request: web.Request, response: web.StreamResponse) -> None:
+    """Add what the peer adds over TLS."""
+    if request.secure:
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
+        response.headers["Content-Security-Policy"] = "default-src 'self'"

@@ -80,6 +80,8 @@ def read_config(text: str, *, pod: str, where: str) -> MemberConfig:
     if not isinstance(document, dict) or not isinstance(document.get("initial-cluster"), str):
         raise ConfigError(f"{where}: initial-cluster is missing", hint="it is etcd's configuration file that is wanted")
     prefix = document.get("member-name-prefix")
+    if prefix and not pod:
+        raise ConfigError(f"{where}: member-name-prefix needs the Pod's name", hint="set POD_NAME, or give --member")
     name = f"{prefix}-{pod}" if prefix else pod or str(document.get("name", "default"))
     peer, client = (_urls(document.get(field), name, f"{where}: {field}") for field in _URLS)
     return MemberConfig(name, document, peer, client)

@@ -14,6 +14,7 @@ from typing import Protocol
 from backupagent.errors import BackupAgentError
 from backupagent.model.restored import Restored
 from backupagent.operations.initializer import Initialization
+from backupagent.server.threads import in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class InitializationState:
     async def _run(self, *, deep: bool) -> None:
         _log.info("initialization begins", extra={"fields": {"mode": "full" if deep else "sanity"}})
         try:
-            result = await asyncio.to_thread(self._initialize, deep=deep)
+            result = await in_thread(self._initialize, deep=deep)
         except BackupAgentError as error:
             _log.error("initialization failed: %s; %s", error, error.hint)
             self._state = State.FAILED

@@ -2,14 +2,20 @@
 
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from typing import IO
+
+import msgspec
 
 from backupagent.cancel import Cancel
 from backupagent.clock import SYSTEM_CLOCK, Clock
 from backupagent.errors import DataDirInvalid
+from backupagent.failpoints import VARIABLE as FAILPOINTS
 from backupagent.model.event import format_time
 from backupagent.model.restored import Restored
 from backupagent.server.etcd_config import MemberConfig
@@ -22,6 +28,12 @@ STOP_S = 30.0
 """How long a child gets to remove what it has half made."""
 
 MAX_REPORT_SIZE = 1024 * 1024
+
+OPTIONS = "BACKUPAGENT_"
+"""Begins the variables that stand for options: those of the sidecar are not meant for the restore."""
+
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
+"""Begins the child's lines; ours have a time already."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +62,7 @@ class RestoreProcess:
         return [
             sys.executable,
             "-m",
-            "backupagent",
+            "backupagent.server.restore_child",
             "restore",
             f"--store={self._settings.store}",
             f"--data-dir={self._settings.data_dir}",
@@ -70,7 +82,13 @@ class RestoreProcess:
             DataDirInvalid: the restore failed, with the child's reason.
         """
         child = subprocess.Popen(  # noqa: S603 - our own program
-            self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self.command(),
+            stdin=subprocess.PIPE,  # see restore_child
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_environment(os.environ),
+            encoding="utf-8",
+            errors="replace",
         )
         collected: list[str] = []
         readers = [
@@ -86,6 +104,9 @@ class RestoreProcess:
             _stop(child)
             for reader in readers:
                 reader.join()
+            for pipe in (child.stdin, child.stdout, child.stderr):
+                if pipe is not None:
+                    pipe.close()
         self._cancel.raise_if_set()
         return self._restored(child.returncode, "".join(collected))
 
@@ -93,37 +114,41 @@ class RestoreProcess:
         try:
             report = json.loads(output)
             if code == 0:
-                return Restored(
-                    revision=report["revision"],
-                    hash_kv=report["hash_kv"],
-                    compact_revision=report["compact_revision"],
-                    full=report["full"],
-                    deltas=report["deltas"],
-                    matches_manifest=report["matches_manifest"],
-                    seconds=round(report["seconds"], 3),
-                    at=format_time(self._clock.now()),
-                )
+                fields = {name: report[name] for name in Restored.__struct_fields__ if name != "at"}
+                fields |= {"seconds": round(report["seconds"], 3), "at": format_time(self._clock.now())}
+                return msgspec.convert(fields, Restored)
             told = report["error"]
             raise DataDirInvalid(
                 f"the restore failed: {told['reason']}: {told['message']}",
                 endpoint=str(self._settings.data_dir),
                 hint=told["hint"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # what msgspec raises is a ValueError
             raise DataDirInvalid(
-                f"the restore ended with {code} and no report", endpoint=str(self._settings.data_dir)
+                f"the restore ended with {code} and no report",
+                endpoint=str(self._settings.data_dir),
+                hint="its last lines in the log tell more; -9 is the kernel's when memory has run out",
             ) from error
 
 
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what the child sees: credentials and all, but no options."""
+    return {name: text for name, text in environment.items() if not name.startswith(OPTIONS) or name == FAILPOINTS}
+
+
 def _read(stream: IO[str] | None) -> str:
+    """Return what comes, up to a limit, and read on to the end: a child whose output nobody reads hangs."""
     assert stream is not None, "stdout is a pipe"  # noqa: S101 - see Popen
-    return stream.read(MAX_REPORT_SIZE)
+    kept = stream.read(MAX_REPORT_SIZE)
+    while stream.read(MAX_REPORT_SIZE):
+        pass
+    return kept
 
 
 def _log_lines(stream: IO[str] | None) -> None:
     assert stream is not None, "stderr is a pipe"  # noqa: S101 - see Popen
     for line in stream:
-        _log.info("%s", line.rstrip())
+        _log.info("%s", _TIME.sub("", line.rstrip()))
 
 
 def _stop(child: "subprocess.Popen[str]") -> None:

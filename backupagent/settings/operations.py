@@ -60,6 +60,13 @@ class DemoStore(StrEnum):
     MINIO = "minio"
 
 
+class DemoPlay(StrEnum):
+    """What the demo shows."""
+
+    BACKUP = "backup"
+    MIGRATION = "migration"
+
+
 class BenchKind(StrEnum):
     """What is measured."""
 
@@ -238,6 +245,11 @@ class ReportingSettings:
 class DemoSettings:
     """The main job on this machine."""
 
+    play: DemoPlay = option(
+        "backup: back up, copy, restore and compare an etcd; migration: move a Shoot between two Seeds, on a real API"
+        " server (always with MinIO)",
+        default=DemoPlay.BACKUP,
+    )
     store: DemoStore = option(
         "where the two buckets lie: dir, two directories; minio, two MinIO servers", default=DemoStore.DIR
     )

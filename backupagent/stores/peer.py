@@ -36,13 +36,15 @@ def peer_uri(
     Args:
         provider: Provider of a store or of an infrastructure, e.g. ``S3``, ``aws``, ``Local``; any case.
         container: Bucket or container; for ``Local`` a directory below ``home``.
-        prefix: What stands before ``/v2/``.
+        prefix: What stands before ``/v2/``. The peer's keys would begin with a slash when it does, and ours never
+            do: such a prefix is refused, because nothing would be found below it.
         endpoint: URL of the service, when it is not the provider's own.
         credentials: Directory or file with the credentials.
         home: The directory that ``Local`` stores lie below; absolute.
 
     Raises:
-        ConfigError: there is no such provider, or no store for it here; or no container is named.
+        ConfigError: there is no such provider, or no store for it here; or no container is named; or the prefix
+            begins with a slash.
     """
     scheme = SCHEMES.get(provider.lower())
     if scheme is None:
@@ -55,6 +57,8 @@ def peer_uri(
         return f"file://{quote(str(path))}"
     if not container:
         raise ConfigError("storage container name not specified", hint="give --store-container or STORAGE_CONTAINER")
+    if prefix.startswith("/"):
+        raise ConfigError(f"the prefix {prefix!r} begins with a slash", hint="no key of a snapshot here ever does")
     given = {"endpoint": endpoint, "credentials": credentials}
     options = "&".join(f"{name}={quote(value, safe='')}" for name, value in given.items() if value)
     return f"{scheme}://{quote(container, safe='')}/{quote(prefix.strip('/'))}{'?' if options else ''}{options}"

@@ -20,6 +20,7 @@ from backupagent.kube.resources import (
     ETCD_COPY_BACKUPS_TASKS,
     ETCDS,
     JOBS,
+    LEASES,
     PODS,
     Document,
     Resource,
@@ -84,7 +85,6 @@ class Druid:
         self._clock = clock
         self._cancel = Cancel()
         self._due: queue.SimpleQueue[_Key | None] = queue.SimpleQueue()
-        self._ports: dict[str, MemberPorts] = {}
         self._failure: BaseException | None = None
         watches: tuple[_Watch, ...] = (
             (ETCD_COPY_BACKUPS_TASKS, {}, _itself(ETCD_COPY_BACKUPS_TASKS)),
@@ -193,10 +193,14 @@ class Druid:
         self._tell(ETCDS, etcd, etcd_status(etcd, pod, timestamp(self._clock.now())))
 
     def _make_member(self, etcd: Document) -> Document:
-        ports = self._ports.setdefault(etcd["metadata"]["uid"], MemberPorts(*free_ports(4)))
+        """Make a Pod at ports that are free now, and its configuration with it."""
+        ports = MemberPorts(*free_ports(4))
         for resource, document in member_objects(etcd, ports):
-            with contextlib.suppress(KubeConflict):  # it exists
-                self._kube.create(resource, document)
+            if resource is LEASES:
+                with contextlib.suppress(KubeConflict):  # it exists, and says what the sidecar told
+                    self._kube.create(resource, document)
+            else:
+                self._kube.apply(resource, document)
         return self._kube.create(PODS, member_pod(etcd, ports, self.images, self._readiness))
 
     def _remove_etcd(self, etcd: Document, pod: Document | None) -> None:
@@ -205,8 +209,7 @@ class Druid:
             if not is_deleted(pod):
                 self._kube.delete(PODS, name, namespace)
             return
-        ports = self._ports.get(etcd["metadata"]["uid"], MemberPorts(0, 0, 0, 0))
-        for resource, document in member_objects(etcd, ports):
+        for resource, document in member_objects(etcd, MemberPorts(0, 0, 0, 0)):
             self._kube.delete(resource, document["metadata"]["name"], namespace)
         self._release(ETCDS, etcd)
 
@@ -219,7 +222,6 @@ class Druid:
 
     def _release(self, resource: Resource, document: Document) -> None:
         found = document["metadata"].get("finalizers", [])
-        self._ports.pop(document["metadata"]["uid"], None)
         if FINALIZER in found:
             self._set_finalizers(resource, document, [each for each in found if each != FINALIZER])
 

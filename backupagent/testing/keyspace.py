@@ -91,15 +91,16 @@ def range_end(prefix: bytes) -> bytes:
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else FROM_HERE
 
 
-def read_everything(client: EtcdClient, *, page_keys: int = PAGE_KEYS) -> list[StoredKey]:
-    """Read all keys at one revision, that of the first answer, in order.
+def read_everything(client: EtcdClient, *, page_keys: int = PAGE_KEYS, revision: int = 0) -> list[StoredKey]:
+    """Read all keys at one revision, in order.
 
     Args:
         client: A connection to the etcd.
         page_keys: Keys in one answer.
+        revision: The revision; 0 for that of the first answer.
     """
     found: list[StoredKey] = []
-    start, revision, more = b"\0", 0, True
+    start, more = b"\0", True
     while more:
         request = rpc_pb2.RangeRequest(key=start, range_end=FROM_HERE, limit=page_keys, revision=revision)
         answer = client.etcd3.call(client.etcd3.kvstub.Range, request)

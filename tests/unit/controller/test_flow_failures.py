@@ -205,6 +205,40 @@ def test_a_source_whose_deletion_was_asked_for_is_not_listed_any_more(flow: Gard
     assert len(flow.data["source-objects"].splitlines()) == 4
 
 
+def test_a_source_that_is_emptied_before_the_copy_is_a_failure_at_once(flow: GardenFlow, controller: Looker) -> None:
+    play(flow, controller, until="create_copy_task")
+    flow.empty("seed-a")
+    controller.look()
+    assert (flow.report.phase, flow.report.reason) == (Phase.FAILED, "EmptySource")
+    assert len(flow.data["source-objects"].splitlines()) == 4
+    controller.look()
+    assert warnings(flow) == ["EmptySource"]
+    play(flow, controller, after="create_copy_task", leave_out="copy")  # gardenlet goes on all the same
+    assert flow.report.phase is Phase.FAILED
+
+
+def test_a_snapshot_that_vanishes_before_the_copy_is_a_failure_until_it_is_back(
+    flow: GardenFlow, controller: Looker
+) -> None:
+    play(flow, controller, until="create_copy_task")
+    path = next((flow.home / "bucket-seed-a").rglob("v2/Full-00000000-00000010*"))
+    content = path.read_bytes()
+    path.unlink()
+    controller.look()
+    assert (flow.report.phase, flow.report.reason) == (Phase.FAILED, "MigrationFailed")
+    assert path.name in flow.report.message
+    path.write_bytes(content)
+    controller.look()
+    assert (flow.report.phase, flow.report.reason) == (Phase.COPYING, "")
+
+
+def test_what_vanishes_from_the_source_after_it_was_copied_is_no_loss(flow: GardenFlow, controller: Looker) -> None:
+    play(flow, controller, until="copy")
+    next((flow.home / "bucket-seed-a").rglob("v2/Full-00000000-00000010*")).unlink()
+    play(flow, controller, after="copy")
+    assert flow.report.phase is Phase.SUCCEEDED
+
+
 # ---- the restore
 
 

@@ -1,7 +1,7 @@
 """Which snapshot is taken, under which name, and what its manifest says; the etcd is made up."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from snapshot_fakes import (
@@ -52,9 +52,10 @@ class FakeEtcd:
         self.leases_asked: list[list[int]] = []
         self.hashes_asked: list[int] = []
         self.hashed = revision
+        self.cluster_id = 0xABC
 
     def status(self) -> Status:
-        return Status("3.5.35", 1, 1, self.revisions[0], 1, 1, 0xABC, 1, is_learner=False, errors=())
+        return Status("3.5.35", 1, 1, self.revisions[0], 1, 1, self.cluster_id, 1, is_learner=False, errors=())
 
     def revision(self) -> int:
         return self.revisions.pop(0) if len(self.revisions) > 1 else self.revisions[0]
@@ -216,6 +217,75 @@ def test_settings_that_make_no_sense(etcd: FakeEtcd) -> None:
         take(etcd, store(), kind=SnapshotChoice.DELTA, final=True)
     with pytest.raises(ConfigError, match="lzw can only be read"):
         take(etcd, store(), compression="lzw")
+
+
+def test_a_final_snapshot_asked_for_again_is_the_same_one(etcd: FakeEtcd) -> None:
+    recording = RecordingStore()
+    where = store(recording)
+    first = take(etcd, where, final=True)
+    again = take(etcd, store(recording), final=True)  # as after a restart: nothing is remembered but in the store
+    assert (again.name, again.manifest) == (first.name, first.manifest)
+    assert (again.last_revision, again.final, again.start_revision, again.events) == (9, True, 0, 0)
+    assert again.note == "nothing was written since the final snapshot was taken, so it is the same one"
+    assert names(where) == [first.name]
+
+
+def test_a_full_that_nobody_calls_final_is_taken_anew(etcd: FakeEtcd) -> None:
+    where = store()
+    add_full(where, 9, age_s=60)
+    take(etcd, where, final=True)
+    assert take(etcd, where).note == ""
+    assert len(names(where)) == 3
+
+
+def wrote_once_more(etcd: FakeEtcd, _where: SnapStore, _name: str) -> None:
+    etcd.revisions = [10]
+    etcd.hashed = 10
+
+
+def has_lost_its_manifest(_etcd: FakeEtcd, where: SnapStore, name: str) -> None:
+    where.store.delete(where.layout.manifest(name))
+
+
+def went_on_in_a_delta(etcd: FakeEtcd, where: SnapStore, _name: str) -> None:
+    wrote_once_more(etcd, where, _name)
+    add_delta(where, 10, 10)
+
+
+def is_of_another_etcd(etcd: FakeEtcd, _where: SnapStore, _name: str) -> None:
+    etcd.cluster_id = 0xDEF
+
+
+@pytest.mark.parametrize(
+    "change", [wrote_once_more, has_lost_its_manifest, went_on_in_a_delta, is_of_another_etcd], ids=lambda f: f.__name__
+)
+def test_a_final_snapshot_that_is_not_the_last_word_is_taken_anew(
+    change: Callable[[FakeEtcd, SnapStore, str], None], etcd: FakeEtcd
+) -> None:
+    where = store()
+    name = take(etcd, where, final=True).names[0]
+    key = where.layout.snapshot(name)
+    later = name.replace(str(NOW_S), str(NOW_S - 5))  # a new one gets a name of its own
+    where.store.put(where.layout.snapshot(later), read(where, key))
+    where.store.put(
+        where.layout.manifest(later), read(where, where.layout.manifest(name)).replace(name.encode(), later.encode())
+    )
+    where.store.delete(key)
+    where.store.delete(where.layout.manifest(name))
+    assert take(etcd, where, final=True).names == (later,)
+    change(etcd, where, later)
+    anew = take(etcd, where, final=True)
+    assert anew.names[0].endswith(f"{etcd.revisions[0]:08d}-{NOW_S}.final")
+    assert anew.note == ""
+
+
+def test_a_final_snapshot_during_which_something_was_written_is_taken_anew(etcd: FakeEtcd) -> None:
+    where = store()
+    etcd.revisions = [9, 10]
+    first = take(etcd, where, final=True)
+    assert first.manifest["revision"] is None
+    etcd.hashed = 10
+    assert take(etcd, where, final=True).last_revision == 10
 
 
 # ---- delta

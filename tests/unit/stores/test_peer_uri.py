@@ -37,3 +37,8 @@ def test_others_are_refused_with_a_way_out(provider: str) -> None:
 def test_a_bucket_is_needed() -> None:
     with pytest.raises(ConfigError, match="container name not specified"):
         peer_uri("S3", "", "p")
+
+
+def test_a_prefix_below_which_nothing_would_be_found_is_refused() -> None:
+    with pytest.raises(ConfigError, match="begins with a slash"):
+        peer_uri("S3", "b", "/p")
