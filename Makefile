@@ -69,6 +69,7 @@ lock:  ## pin all dependencies anew (needs uv on PATH)
 	for extra in "" demo dev; do uv pip compile -q pyproject.toml $${extra:+--extra $$extra} --universal \
 		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		-o requirements/$${extra:-base}.txt; done
+	sed -n '/^setuptools==/,/[^\\]$$/p' requirements/demo.txt > requirements/build.txt
 
 clean:  ## remove what was built here; caches outside the checkout stay
 	rm -rf $(VENV) .tools build *.egg-info .coverage*

@@ -74,7 +74,7 @@ class BenchKind(StrEnum):
     COPY = "copy"
 
 
-PROCESS_SIZE = 96 * MiB
+PROCESS_SIZE = 112 * MiB
 """What a process takes beside its buffers: interpreter, SDK, threads, connections, decompression."""
 
 

@@ -163,13 +163,17 @@ class Pair:
         self.start_etcd()
 
     def start_etcd(self) -> None:
-        """Start etcd with what the sidecar serves, and wait until backups run."""
+        """Start etcd with what the sidecar serves, and wait until the first snapshot was taken."""
         status, config = self.sidecar.ask_at_once("/config")
         assert status == HTTPStatus.OK
         self.etcd.config.write_bytes(config)
         self.etcd.start()
         if self.store:
-            until(lambda: self.sidecar.ask("/healthz")[0] == HTTPStatus.OK, "backups")
+            until(lambda: self.healthy() and self.names(), "backups")
+
+    def healthy(self) -> bool:
+        """Ask whether backups run."""
+        return self.sidecar.ask("/healthz")[0] == HTTPStatus.OK
 
     def stop(self) -> None:
         """Stop both, the sidecar first."""

@@ -290,8 +290,12 @@ def test_a_job_of_that_name_is_adopted_as_it_is(seed: Seed, minio: MinioServer, 
     container = {"name": "other", "image": "fails"}
     spec = {"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
     made = seed.kube.create(JOBS, JOBS.stub("demo-worker", seed.namespace) | {"spec": spec})
-    seed.until(lambda: seed.kube.get(JOBS, "demo-worker", seed.namespace).get("status", {}).get("failed"))
-    seed.until(lambda: len(seed.kube.get(JOBS, "demo-worker", seed.namespace)["status"].get("conditions", [])) > 1)
+
+    def has_failed() -> bool:
+        status = seed.kube.get(JOBS, "demo-worker", seed.namespace).get("status", {})
+        return any(each["type"] == "Failed" for each in status.get("conditions", []))
+
+    seed.until(has_failed)
     seed.task(source, target)  # only now: the Jobs of others are not watched
     assert seed.condition()["type"] == "Failed"
     assert seed.kube.get(JOBS, "demo-worker", seed.namespace)["metadata"]["uid"] == made["metadata"]["uid"]
