@@ -219,6 +219,7 @@ def test_a_flow_that_is_broken_off(folder: Path) -> None:
     script = Script(skip_final_snapshot=True)
     with MigrationStage(folder, objects=OBJECTS, script=script, setup=setup, on_step=look) as stage:
         filled = snapshots(stage, SOURCE)[0].last_revision
+        controller = stage.start_controller()
         stage.bind(DESTINATION)
         with pytest.raises(Broken):
             stage.gardenlet.join(MIGRATION_S)
@@ -227,3 +228,6 @@ def test_a_flow_that_is_broken_off(folder: Path) -> None:
         assert not any(each.final for each in snapshots(stage, SOURCE))
         with stage.source_client() as client:
             assert client.revision() == stage.source_hash.revision > filled
+        controller.kill()
+        controller.start()
+        assert "backupagent_" in controller.metrics()
