@@ -169,6 +169,8 @@ class Gardenlet:
 
     def _migrate(self) -> None:
         self._ended.clear()
+        self._cancel.wait(self._script.gate_s)
+        self._cancel.raise_if_set()
         source, destination = self._shoot.status_seed, self._shoot.spec_seed
         self._operation(MIGRATE, PROCESSING, 0, "Preparation of Shoot cluster for migration initialized.")
         self._did("MigrateStarted", f"{source} prepares the move to {destination}")

@@ -21,6 +21,8 @@ class Script:
         skip_final_snapshot: Nobody asks for the final snapshot.
         empty_source: The source's objects vanish before the copy.
         keep_source: The source's objects are not deleted at the end.
+        gate_s: Pause between the binding and the first step. The real one waits for the Shoot's constraint
+            ``ReadyForMigration``, which the controller-manager looks after every 5 s.
         pause_s: Pause after every step.
         poll_s: Pause between two looks at what is waited for; the real one's is 5 s.
         timeout_s: How long anything is waited for; the real one's is 5 min to 15 min.
@@ -30,6 +32,7 @@ class Script:
     skip_final_snapshot: bool = False
     empty_source: bool = False
     keep_source: bool = False
+    gate_s: float = 1.0
     pause_s: float = 0.0
     poll_s: float = 0.1
     timeout_s: float = 300.0

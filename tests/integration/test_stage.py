@@ -24,7 +24,6 @@ from backupagent.operations.report import ListedSnapshot
 from backupagent.progress import Progress
 from backupagent.settings import ListSettings
 from backupagent.testing.container import require_namespaces
-from backupagent.testing.druid import Images
 from backupagent.testing.garden import DESTINATION, PROJECT, SHOOT, SOURCE, TECHNICAL_ID
 from backupagent.testing.gardenlet import Script
 from backupagent.testing.servers import ServerMissing
@@ -187,24 +186,6 @@ def check_objects(stage: MigrationStage, looks: Looks) -> None:
     secrets = {"etcd-backup", "source-etcd-backup"}
     assert secrets <= set(looks.found["BackupEntryRestored"]["secrets"])
     assert secrets & set(looks.found["RestoreSucceeded"]["secrets"]) == {"etcd-backup"}
-
-
-def test_a_copy_that_copies_nothing_is_noticed(folder: Path) -> None:
-    released: list[str] = []
-
-    def look(step: Step) -> None:
-        if step.name == "MigrateSucceeded":
-            released.append(stage.shoot.status_seed)
-
-    setup = Setup(images=Images(copy="nothing"), programs={"nothing": ["/bin/true"]}, writes_after=False)
-    script = Script(null_status_seed=True, empty_source=True)
-    with MigrationStage(folder, objects=OBJECTS, script=script, setup=setup, on_step=look) as stage:
-        stage.bind(DESTINATION)
-        stage.gardenlet.join(MIGRATION_S)
-        comparison = stage.compare()
-        assert (comparison.equal, comparison.destination.revision) == (False, 1)
-        assert stage.shoot.status_seed == DESTINATION
-    assert released == [""]
 
 
 def test_a_flow_that_is_broken_off(folder: Path) -> None:
