@@ -130,14 +130,20 @@ def open_backups(uri: str, credentials: Mapping[str, str], remembered: Remembere
 
 def run_snapshot(settings: SnapshotSettings, progress: Progress, cancel: Cancel) -> SnapshotReport:
     """Take one snapshot; see ``Snapshotter.run``."""
+    codec_named(settings.compression)  # a wrong one is told before the store is opened
+    with open_snapstore(settings.store, cancel, create=True) as snapstore:
+        return take_snapshot(snapstore, settings, progress, cancel)
+
+
+def take_snapshot(
+    snapstore: SnapStore, settings: SnapshotSettings, progress: Progress, cancel: Cancel
+) -> SnapshotReport:
+    """Take one snapshot into a store that is open; see ``Snapshotter.run``."""
     from backupagent.etcd.client import EtcdClient  # noqa: PLC0415 - gRPC only where it is needed
     from backupagent.operations.snapshotter import Snapshotter  # noqa: PLC0415
 
     codec = codec_named(settings.compression)
-    with (
-        open_snapstore(settings.store, cancel, create=True) as snapstore,
-        EtcdClient.open(_etcd(settings)) as client,
-    ):
+    with EtcdClient.open(_etcd(settings)) as client:
         return Snapshotter(client, snapstore, codec, settings, _transfer(settings, progress, cancel)).run()
 
 
@@ -176,13 +182,22 @@ def list_if_any(uri: str, cancel: Cancel) -> ListReport | None:
     Raises:
         StoreError: it cannot be listed.
     """
+    with open_snapstore(uri, cancel, create=True) as snapstore:
+        return list_open(snapstore)
+
+
+def list_open(snapstore: SnapStore) -> ListReport | None:
+    """List a store that is open; None when nothing is in it.
+
+    Raises:
+        StoreError: it cannot be listed.
+    """
     from backupagent.operations.lister import Lister  # noqa: PLC0415 - only the operation that runs is loaded
 
-    with open_snapstore(uri, cancel, create=True) as snapstore:
-        try:
-            return Lister(snapstore, Progress()).run()
-        except EmptySource:
-            return None
+    try:
+        return Lister(snapstore, Progress()).run()
+    except EmptySource:
+        return None
 
 
 def run_verify(settings: VerifySettings, progress: Progress, cancel: Cancel) -> VerifyReport:

@@ -164,7 +164,6 @@ class Backups:
 
     async def _begin(self, status: Status) -> None:
         """Take what is due at the start: a full when the store's newest cannot be gone on from, else a delta."""
-        self._metrics.due(INCR)
         found = await in_thread(self._listing)
         newest = found.chains[0] if found is not None and found.chains else None
         if newest is not None:
@@ -175,6 +174,7 @@ class Backups:
             self._metrics.due(FULL)
             await self.take(SnapshotChoice.FULL)
         elif self._delta_period_s and newest is not None and not newest.full.final:
+            self._metrics.due(INCR)
             await self.take(SnapshotChoice.DELTA)
         else:
             self._plan_next(full=True)

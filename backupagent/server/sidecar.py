@@ -25,6 +25,7 @@ from backupagent.server.etcd_config import MemberConfig
 from backupagent.server.initialization import InitializationState
 from backupagent.server.leases import LeaseNames, Leases
 from backupagent.server.metrics import Metrics
+from backupagent.server.open_store import OpenStore
 from backupagent.server.restore_process import RestoreProcess
 from backupagent.server.schedule import Schedule
 from backupagent.server.threads import in_thread
@@ -66,6 +67,7 @@ class Sidecar:
         self._config = config
         self._cancel = cancel
         self._work = Cancel()  # a last delta is taken when the process must stop already
+        self._store = OpenStore(lambda: wiring.open_snapstore(settings.store, self._work, create=True))
         self._metrics = Metrics()
         self._tasks: set[asyncio.Task[None]] = set()
         self._backing_up: asyncio.Task[None] | None = None
@@ -110,6 +112,7 @@ class Sidecar:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await runner.cleanup()
+            self._store.close()
 
     async def _listen(self, runner: web.AppRunner, tls: ssl.SSLContext | None) -> None:
         settings = self._settings
@@ -223,14 +226,16 @@ class Sidecar:
         wanted = SnapshotSettings(
             **shared, store=settings.store, kind=kind, final=final, compression=settings.compression
         )
-        return wiring.run_snapshot(wanted, Progress(), self._work)
+        with self._store.use() as snapstore:
+            return wiring.take_snapshot(snapstore, wanted, Progress(), self._work)
 
     def _taken(self, report: SnapshotReport) -> None:
         if self._leases is not None:
             self._leases.snapshot(report)
 
     def _listed(self) -> ListReport | None:
-        return wiring.list_if_any(self._settings.store, self._work)
+        with self._store.use() as snapstore:
+            return wiring.list_open(snapstore)
 
     async def _list(self) -> ListReport | None:
         return await in_thread(self._listed) if self._settings.store else None

@@ -169,7 +169,7 @@ class Pair:
         self.etcd.config.write_bytes(config)
         self.etcd.start()
         if self.store:
-            until(lambda: self.healthy() and self.names(), "backups")
+            until(lambda: self.healthy() and self._has_full(), "backups")
 
     def healthy(self) -> bool:
         """Ask whether backups run."""
@@ -208,6 +208,10 @@ class Pair:
         """List the store, newest chain first."""
         report = wiring.list_if_any(self.store, Cancel())
         return () if report is None else report.chains
+
+    def _has_full(self) -> bool:
+        chains = self.chains()
+        return bool(chains) and chains[0].full.manifest  # which is written last
 
     def names(self) -> list[str]:
         """Return the newest chain's snapshots."""

@@ -127,19 +127,31 @@ def test_an_empty_store_gets_a_full_first() -> None:
 
 def test_a_chain_that_can_be_gone_on_from_gets_a_delta_first() -> None:
     place = Place(report(DELTA, last=12), delta_period_s=1000, newest=chain(FULL))
+    required: list[float] = []
+    answer = place.take
+
+    def take(kind: SnapshotChoice, final: bool) -> SnapshotReport:
+        required.append(place.metric('etcdbr_snapshot_required{kind="Incr"}'))
+        return answer(kind, final)
+
+    place.take = take  # type: ignore[assignment] # one that looks
     place.run(place.begun)
-    assert place.take.asked[0] == ("delta", False)
+    assert answer.asked[0] == ("delta", False)
+    assert required[0] == 1
     assert place.metric('etcdbr_snapshot_latest_revision{kind="Full"}') == 9
     assert place.metric('etcdbr_snapshot_latest_timestamp{kind="Full"}') == NOON_S
     assert place.metric('etcdbr_snapshot_latest_revision{kind="Incr"}') == 12
 
 
-@pytest.mark.parametrize("newest", [chain(f"{FULL}.final"), chain(FULL)])
-def test_nothing_is_taken_first_where_nothing_is_due(newest: ListedChain) -> None:
-    place = Place(newest=newest)
+@pytest.mark.parametrize(
+    ("newest", "delta_period_s"), [(chain(f"{FULL}.final"), 1000.0), (chain(f"{FULL}.final"), 0.0), (chain(FULL), 0.0)]
+)
+def test_nothing_is_taken_first_where_nothing_is_due(newest: ListedChain, delta_period_s: float) -> None:
+    place = Place(newest=newest, delta_period_s=delta_period_s)
     began: list[int] = []
     place.run(lambda: place.begun() and (began.append(len(place.take.asked)) or True))
     assert began == [0]
+    assert place.metric('etcdbr_snapshot_required{kind="Incr"}') == 0
 
 
 def test_an_etcd_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:

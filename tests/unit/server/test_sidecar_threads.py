@@ -36,8 +36,10 @@ def test_much_work_that_hangs_keeps_nobody_from_working_and_the_loop_from_ending
         for task in tasks:
             task.cancel()
 
-    run(go())
-    assert all(thread.daemon for thread in hanging)
-    hang.set()
+    try:
+        run(go())
+        assert all(thread.daemon for thread in hanging)
+    finally:
+        hang.set()
     for thread in hanging:
         thread.join()
