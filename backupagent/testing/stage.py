@@ -274,7 +274,7 @@ class MigrationStage:
     def _new_kubelet(self) -> Kubelet:
         python = sys.executable
         variables = [
-            f"{BINARY_VARIABLE}={require(self._setup.etcd)}",
+            f"{BINARY_VARIABLE}={require(self._setup.etcd).resolve()}",
             f"{PAUSE_VARIABLE}={self._setup.wrapper_pause_s}",
         ]
         env = shutil.which("env") or "env"
