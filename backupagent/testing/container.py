@@ -8,6 +8,7 @@ of its own - containers share the machine's.
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
