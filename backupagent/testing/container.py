@@ -8,7 +8,6 @@ of its own - containers share the machine's.
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -256,7 +255,7 @@ def _mount(mount: Mount) -> dict[str, object]:
 def _program_mounts(argv: Sequence[str]) -> list[Mount]:
     """Show the programs themselves where they lie in a folder that containers do not see, e.g. a checkout in /tmp."""
     named = (Path(text) for word in argv for text in (word, word.partition("=")[2]) if text.startswith("/"))
-    words = [path for path in named if path.is_file() and os.access(path, os.X_OK)]
+    words = [path for path in named if path.is_file()]
     programs = [folder for word in words for folder in (word.parent, word.resolve().parent)]
     needed = dict.fromkeys([Path(sys.prefix), Path(sys.base_prefix), PACKAGE, *programs])
     return [Mount(each, str(each), read_only=True) for each in needed if str(each).startswith(container_init.FRESH)]
