@@ -29,10 +29,14 @@ from backupagent.testing.equality import Comparison
 from backupagent.testing.garden import DESTINATION, PROJECT, SHOOT, SOURCE
 from backupagent.testing.servers import clean_environment
 from backupagent.testing.stage import MigrationStage, Setup
+from backupagent.testing.waiting import NotInTime
 from backupagent.units import format_duration, format_size
 
 LIMIT_S = 300.0
 """How long the migration may take before the demo gives up."""
+
+LOOK_S = 0.5
+"""How often it is looked whether the demo was stopped."""
 
 WRITES_PER_SECOND = 100.0
 """Pace of the writer that goes on until the API server stops."""
@@ -61,12 +65,13 @@ def run_migration_demo(*, objects: int, keep: Path | None, cancel: Cancel) -> in
             f"two Seeds, each with a bucket; a Shoot on {SOURCE} whose etcd gets {objects:,} objects; files in {folder}"
         )
         setup = Setup(writes_per_second=WRITES_PER_SECOND)
-        stage = stack.enter_context(MigrationStage(folder, objects=objects, setup=setup, on_step=_tell_step))
+        play = MigrationStage(folder, objects=objects, setup=setup, on_step=_tell_step, cancel=cancel)
+        stage = stack.enter_context(play)
         stage.start_controller()
         cancel.raise_if_set()
         _say(f"everything is there after {format_duration(SYSTEM_CLOCK.monotonic_s() - began_s)}\n")
         operator = stack.enter_context(_migrate(stage))
-        stage.gardenlet.join(LIMIT_S)
+        _wait_for_gardenlet(stage, cancel)
         comparison = stage.compare()
         with stage.destination_client() as client:
             client.etcd3.put("/registry/configmaps/default/written-after-the-migration", "by its first client")
@@ -92,6 +97,20 @@ def _migrate(stage: MigrationStage) -> "subprocess.Popen[str]":
     options = [f"--kubeconfig={stage.kubeconfig('operator')}", "--output=json", "--progress=none"]
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def _wait_for_gardenlet(stage: MigrationStage, cancel: Cancel) -> None:
+    """Wait until it has ended, or somebody wants to stop."""
+    deadline_s = SYSTEM_CLOCK.monotonic_s() + LIMIT_S
+    while True:
+        cancel.raise_if_set()
+        try:
+            stage.gardenlet.join(LOOK_S)
+        except NotInTime:
+            if SYSTEM_CLOCK.monotonic_s() > deadline_s:
+                raise
+        else:
+            return
 
 
 def _outcome(operator: "subprocess.Popen[str]") -> tuple[int, dict[str, Any]]:

@@ -103,6 +103,7 @@ class MigrationStage:
         script: How the gardenlets behave.
         setup: What else is played.
         on_step: Called after every step of the gardenlets, in their thread; may block it.
+        cancel: Ends every wait of the setup; set when the stage ends.
         clock: Source of time.
 
     Attributes:
@@ -114,7 +115,7 @@ class MigrationStage:
         timings: Seconds that each part of the setup took.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - knobs of a test, all but one optional
         self,
         folder: Path,
         *,
@@ -122,6 +123,7 @@ class MigrationStage:
         script: Script | None = None,
         setup: Setup | None = None,
         on_step: Callable[[Step], None] | None = None,
+        cancel: Cancel | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.folder = folder.resolve()
@@ -130,7 +132,7 @@ class MigrationStage:
         self._setup = setup or Setup()
         self._on_step = on_step
         self._clock = clock
-        self._cancel = Cancel()
+        self._cancel = cancel or Cancel()
         self._stack = ExitStack()
         self._patience = Patience(cancel=self._cancel, timeout_s=ETCD_TIMEOUT_S, clock=clock)
         self.servers = StageServers(self.folder, (SOURCE, DESTINATION), clock)
