@@ -18,8 +18,9 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer on PATH; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# $(1): lock file. --no-deps: the lock is complete; --no-build-isolation: its setuptools builds the package.
-install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(1).txt \
+# $(1): lock file. --no-deps: the lock is complete, and pip would look at newer releases of what is named with an extra;
+# --no-build-isolation: its setuptools builds the package.
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/$(1).txt \
 	&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 
 $(VENV)/demo.stamp: requirements/demo.txt pyproject.toml | $(VENV)/bin/python

@@ -98,6 +98,16 @@ class Seed:
         with open_snapstore(uri, Cancel()) as store:
             return [each.snapshot.name for each in store.list().snapshots]
 
+    def put(self, bucket: str, folder: Path, value: str) -> None:
+        """Write a key once the first full is there, and wait for the delta that has it.
+
+        Written before, it would be in the full, and no delta would ever come.
+        """
+        assert self.until(lambda: self.snapshots(bucket, folder))[0].startswith("Full-")
+        with EtcdClient.open(EtcdAccess((self.client_url(),))) as client:
+            client.etcd3.put("/registry/pods/one", value)
+        self.until(lambda: any(each.startswith("Incr-") for each in self.snapshots(bucket, folder)))
+
     def etcd(self, store: Mapping[str, Any], name: str = "etcd-main") -> dict[str, Any]:
         labels = {"role": "main"}
         backup = {"store": store, "fullSnapshotSchedule": "0 1 * * *", "deltaSnapshotPeriod": "2s"}
@@ -181,11 +191,7 @@ def test_an_etcd_comes_up_and_backs_itself_up(seed: Seed, minio: MinioServer, tm
     }
     assert (status["replicas"], status["observedGeneration"]) == (1, 1)
 
-    url = seed.client_url()
-    with EtcdClient.open(EtcdAccess((url,))) as client:
-        client.etcd3.put("/registry/pods/one", "first")
-    assert seed.until(lambda: seed.snapshots("backups", tmp_path))[0].startswith("Full-")
-    seed.until(lambda: any(each.startswith("Incr-") for each in seed.snapshots("backups", tmp_path)))
+    seed.put("backups", tmp_path, "first")
 
     def renewed() -> str:
         return seed.kube.get(LEASES, "etcd-main-0", seed.namespace)["spec"].get("renewTime", "")
@@ -200,9 +206,7 @@ def test_an_etcd_comes_back_with_its_data_from_the_store(seed: Seed, minio: Mini
     seed.kube.create(ETCDS, seed.etcd(store))
     seed.until(seed.is_ready)
     url = seed.client_url()
-    with EtcdClient.open(EtcdAccess((url,))) as client:
-        client.etcd3.put("/registry/pods/one", "kept")
-    seed.until(lambda: any(each.startswith("Incr-") for each in seed.snapshots("comes-back", tmp_path)))
+    seed.put("comes-back", tmp_path, "kept")
 
     before = seed.kube.get(PODS, "etcd-main-0", seed.namespace)["metadata"]["uid"]
     seed.kube.delete(PODS, "etcd-main-0", seed.namespace)

@@ -97,7 +97,7 @@ def test_status_and_revision(etcd: EtcdServer, client: EtcdClient) -> None:
 
 def test_events_of_transactions_range_deletes_and_leases(client: EtcdClient) -> None:
     before, etcd3, operations = client.revision(), client.etcd3, client.etcd3.transactions
-    low, high = -(2**63) + before, 2**53 + 1 + before
+    low, high = -(2**63) + 600, 2**53 + 700  # ids that no other test of this etcd grants
     etcd3.lease(600, low)
     etcd3.lease(700, high)
     for key in ("t/1", "t/2", "t/3"):
@@ -107,6 +107,7 @@ def test_events_of_transactions_range_deletes_and_leases(client: EtcdClient) -> 
     # Not in the order of keys: sub-revisions are the order of operations.
     etcd3.transaction([], [operations.put("t/9", "9"), operations.delete("t/4"), operations.put("t/5", "5", low)], [])
     etcd3.revoke_lease(low)
+    etcd3.revoke_lease(high)
     got = since(client, before)
     assert [brief(event) for event in got] == [
         (PUT, b"t/1", b"", high),
