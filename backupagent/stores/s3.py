@@ -21,6 +21,7 @@ from isal import isal_zlib
 
 from backupagent.errors import ObjectNotFound, StoreError, TruncatedObject
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
+from backupagent.stores.connections import CONNECT_TIMEOUT_S, MAX_IDLE, READ_TIMEOUT_S, fill
 from backupagent.stores.keys import (
     check_key,
     check_metadata,
@@ -30,8 +31,7 @@ from backupagent.stores.keys import (
     fault_of_key,
     may_begin_key,
 )
-from backupagent.stores.s3_connections import CONNECT_TIMEOUT_S, MAX_IDLE, READ_TIMEOUT_S
-from backupagent.stores.s3_direct import DirectRequests, fill
+from backupagent.stores.s3_direct import DirectRequests
 from backupagent.stores.s3_errors import SDK_ERRORS, translate
 
 if TYPE_CHECKING:

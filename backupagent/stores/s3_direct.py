@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import BadStatusLine, HTTPResponse, IncompleteRead
+from http.client import BadStatusLine, HTTPResponse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -19,7 +19,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 from urllib3 import HTTPResponse as NoAnswer
 
-from backupagent.stores.s3_connections import Connections
+from backupagent.stores.connections import Connections
 from backupagent.stores.s3_errors import refusal
 from backupagent.stores.s3_signature import Signer
 
@@ -119,19 +119,6 @@ class DirectRequests:
         with self._lock:
             self._known = self._known or _find_route(self._client, self._bucket, self._ca_bundle)
             return self._known
-
-
-def fill(view: memoryview, answer: HTTPResponse) -> None:
-    """Receive straight into a buffer, all of it.
-
-    Raises:
-        http.client.IncompleteRead: the connection ended before.
-    """
-    while view:
-        size = answer.readinto(view)
-        if not size:
-            raise IncompleteRead(b"", len(view))
-        view = view[size:]
 
 
 def _find_route(client: "S3Client", bucket: str, ca_bundle: str) -> _Route:

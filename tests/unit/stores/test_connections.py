@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from backupagent.errors import ConfigError
-from backupagent.stores.s3_connections import MAX_SURPLUS, Connections
+from backupagent.stores.connections import MAX_SURPLUS, Connections
 
 MiB = 1024 * 1024
 AUTHORIZATION = "Basic " + base64.b64encode(b"user:pass word").decode()
@@ -148,7 +148,7 @@ class TestKeptOpen:
         assert not connections._idle
 
     def test_no_more_than_a_few_are_kept(self, connections, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("backupagent.stores.s3_connections.MAX_IDLE", 1)
+        monkeypatch.setattr("backupagent.stores.connections.MAX_IDLE", 1)
         with connections.request("GET", "/a", {"host": "h"}, None):
             get(connections)
         assert len(connections._idle) == 1

@@ -1,20 +1,22 @@
-"""Connections of HTTP/1.1 to one server, kept open between requests; with TLS and proxies as botocore has them.
+"""Connections of HTTP/1.1 to one server, kept open between requests, for the hot requests of all providers.
 
-The standard library's client and not urllib3, because it receives into the caller's buffer (ADR 0003).
+The standard library's client and not urllib3, because it receives into the caller's buffer (ADR 0003). CAs and proxies
+are found where the SDKs find them.
 """
 
+import base64
 import contextlib
 import select
 import socket
 import ssl
 from collections import deque
 from collections.abc import Iterator, Mapping
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from botocore.httpsession import ProxyConfiguration, get_cert_path
-from botocore.utils import get_environ_proxies
+import certifi
 
 from backupagent.errors import ConfigError
 
@@ -34,7 +36,7 @@ class Connections:
 
     Args:
         origin: ``scheme://host[:port]`` of the server.
-        ca_bundle: File or directory with the CAs to trust; empty for those that come with the SDK.
+        ca_bundle: File or directory with the CAs to trust; empty for those of certifi, as the SDKs have it.
 
     Raises:
         ConfigError: the CAs cannot be read, or the environment names a proxy that is itself reached over TLS.
@@ -42,15 +44,11 @@ class Connections:
 
     def __init__(self, origin: str, ca_bundle: str) -> None:
         self._origin = origin
-        proxies = ProxyConfiguration(get_environ_proxies(origin))
-        proxy = proxies.proxy_url_for(origin) or ""
-        if proxy.startswith("https:"):
-            raise ConfigError("a proxy that is reached over TLS is not supported", hint="name it as http://HOST:PORT")
-        self._proxy_headers: Mapping[str, str] = proxies.proxy_headers_for(proxy) if proxy else {}
-        self._proxy = urlsplit(proxy)
         self._server = urlsplit(origin)
+        self._proxy = _find_proxy(self._server)
+        self._proxy_headers = _authorization(self._proxy)
         self._tls = _context(ca_bundle) if self._server.scheme == "https" else None
-        self._forwarded = bool(proxy) and self._tls is None
+        self._forwarded = bool(self._proxy.netloc) and self._tls is None
         self._idle: deque[HTTPConnection] = deque()
 
     @contextlib.contextmanager
@@ -124,11 +122,41 @@ class Connections:
         return connection
 
 
+def fill(view: memoryview, answer: HTTPResponse) -> None:
+    """Receive straight into a buffer, all of it.
+
+    Raises:
+        http.client.IncompleteRead: the connection ended before.
+    """
+    while view:
+        size = answer.readinto(view)
+        if not size:
+            raise IncompleteRead(b"", len(view))
+        view = view[size:]
+
+
+def _find_proxy(server: SplitResult) -> SplitResult:
+    """Find the proxy that the environment names for a server; without a host where there is none."""
+    proxy = "" if proxy_bypass(server.netloc) else getproxies().get(server.scheme, "")
+    if proxy.startswith("https:"):
+        raise ConfigError("a proxy that is reached over TLS is not supported", hint="name it as http://HOST:PORT")
+    if proxy and not proxy.startswith("http:"):
+        proxy = f"http://{proxy.removeprefix('//')}"
+    return urlsplit(proxy)
+
+
+def _authorization(proxy: SplitResult) -> Mapping[str, str]:
+    if not (proxy.username and proxy.password):
+        return {}
+    text = f"{unquote(proxy.username)}:{unquote(proxy.password)}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
 def _context(ca_bundle: str) -> ssl.SSLContext:
-    """Verify certificates and host names, by the CAs that the SDK trusts and only these."""
+    """Verify certificates and host names, by the given CAs and only these."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
-    trusted = Path(ca_bundle or get_cert_path(verify=True) or "")
+    trusted = Path(ca_bundle or certifi.where())
     try:
         if trusted.is_dir():
             context.load_verify_locations(capath=trusted)
