@@ -30,11 +30,16 @@ from backupagent.settings import (
     VerifySettings,
 )
 from backupagent.snapstore import Layout, SnapStore
-from backupagent.stores import open_store, parse_location
+from backupagent.stores import SERVICES, Location, credentials_path, open_store, parse_location
+from backupagent.stores.base import ObjectStore
+from backupagent.stores.reopening import ReopeningStore
 from backupagent.stores.retrying import RetryingStore, Trouble
 from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.transfer.context import Transfer
 from backupagent.units import MiB
+
+SOURCE_VARIABLES = "SOURCE_"
+"""Stands before the peer's environment variables that name the credentials of a copy's source."""
 
 PROBE_TIMEOUT_S = 5.0
 """How long an etcd is waited for that is only asked how it is."""
@@ -47,10 +52,12 @@ class Throttle:
     Attributes:
         bandwidth: Bytes of content a second at most; 0 is no limit.
         requests: Requests a second at most; 0 is no limit.
+        trouble: Is told of every request that is made again.
     """
 
     bandwidth: int = 0
     requests: int = 0
+    trouble: Trouble | None = None
 
 
 @contextmanager
@@ -61,9 +68,9 @@ def open_snapstore(
     create: bool = False,
     credentials: Mapping[str, str] | None = None,
     throttle: Throttle | None = None,
-    trouble: Trouble | None = None,
+    variable_prefix: str = "",
 ) -> Iterator[SnapStore]:
-    """Open a store by its URI, with retries around it.
+    """Open a store by its URI, with retries around it, and anew when its credentials change.
 
     Args:
         uri: The store.
@@ -71,14 +78,14 @@ def open_snapstore(
         create: A directory that does not exist yet is an empty store.
         credentials: See ``stores.open_store``.
         throttle: How gently it is used; without limits when None.
-        trouble: Is told of every request that is made again.
+        variable_prefix: See ``stores.open_store``.
 
     Raises:
         ConfigError: the URI is wrong.
         StoreError: the store cannot be opened.
     """
     location = parse_location(uri)
-    opened = open_store(location, create=create, credentials=credentials)
+    opened = _open_with_credentials(location, create, credentials, variable_prefix)
     if throttle is not None:  # inside of the retries, so that every attempt counts
         content, requests = (Pace(rate, SYSTEM_CLOCK, cancel) for rate in (throttle.bandwidth, throttle.requests))
         opened = ThrottledStore(opened, bandwidth=content, requests=requests)
@@ -87,12 +94,29 @@ def open_snapstore(
         clock=SYSTEM_CLOCK,
         rng=random.Random(),  # noqa: S311 - jitter
         cancel=cancel,
-        trouble=trouble,
+        trouble=None if throttle is None else throttle.trouble,
     )
     try:
         yield SnapStore(store, location.prefix)
     finally:
         store.close()
+
+
+def _open_with_credentials(
+    location: Location,
+    create: bool,  # noqa: FBT001 - as its only caller got it
+    credentials: Mapping[str, str] | None,
+    variable_prefix: str,
+) -> ObjectStore:
+    """Open a store that reads its credentials anew when they change, unless it has none or was given them."""
+
+    def open_anew() -> ObjectStore:
+        return open_store(location, create=create, credentials=credentials, variable_prefix=variable_prefix)
+
+    if credentials is not None or location.provider not in SERVICES:
+        return open_anew()
+    path = credentials_path(location, SERVICES[location.provider], variable_prefix)
+    return ReopeningStore(open_anew, credentials=path, clock=SYSTEM_CLOCK)
 
 
 @contextmanager
@@ -151,10 +175,11 @@ def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> Copy
     """Copy snapshots; see ``Copier.run``."""
     from backupagent.operations.copier import Copier  # noqa: PLC0415 - only the operation that runs is loaded
 
-    throttle, trouble = Throttle(settings.max_bandwidth, settings.max_requests), Trouble()
+    trouble = Trouble()
+    throttle = Throttle(settings.max_bandwidth, settings.max_requests, trouble)
     with (
-        open_snapstore(settings.source, cancel, throttle=throttle, trouble=trouble) as source,
-        open_snapstore(settings.target, cancel, create=True, throttle=throttle, trouble=trouble) as target,
+        open_snapstore(settings.source, cancel, throttle=throttle, variable_prefix=SOURCE_VARIABLES) as source,
+        open_snapstore(settings.target, cancel, create=True, throttle=throttle) as target,
     ):
         transfer = replace(_transfer(settings, progress, cancel), trouble=trouble.count)
         return Copier(source, target, settings, transfer).run()

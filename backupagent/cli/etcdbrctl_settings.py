@@ -12,7 +12,8 @@ from backupagent.cli.pflag import Given
 from backupagent.codecs import CODECS
 from backupagent.errors import ConfigError
 from backupagent.settings import ApiAuth, CopySettings, OnMissingFinal, RestoreSettings, ServerSettings
-from backupagent.stores.peer import CREDENTIALS_VARIABLES, SCHEMES, peer_uri
+from backupagent.stores import SERVICES
+from backupagent.stores.peer import SCHEMES, peer_uri
 from backupagent.units import MiB
 
 FOREVER_S = 10 * 365 * 24 * 3600.0
@@ -67,7 +68,7 @@ def store_of(given: Given, environment: Environment, *, source: bool = False) ->
 
 
 def _service(provider: str) -> str:
-    return CREDENTIALS_VARIABLES.get(SCHEMES.get(provider.lower(), ""), "")
+    return SERVICES.get(SCHEMES.get(provider.lower(), ""), "")
 
 
 def _credentials(provider: str, prefix: str, environment: Environment) -> str:

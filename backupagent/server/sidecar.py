@@ -226,16 +226,14 @@ class Sidecar:
         wanted = SnapshotSettings(
             **shared, store=settings.store, kind=kind, final=final, compression=settings.compression
         )
-        with self._store.use() as snapstore:
-            return wiring.take_snapshot(snapstore, wanted, Progress(), self._work)
+        return wiring.take_snapshot(self._store.get(), wanted, Progress(), self._work)
 
     def _taken(self, report: SnapshotReport) -> None:
         if self._leases is not None:
             self._leases.snapshot(report)
 
     def _listed(self) -> ListReport | None:
-        with self._store.use() as snapstore:
-            return wiring.list_open(snapstore)
+        return wiring.list_open(self._store.get())
 
     async def _list(self) -> ListReport | None:
         return await in_thread(self._listed) if self._settings.store else None

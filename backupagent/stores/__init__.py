@@ -10,9 +10,9 @@ from backupagent.clock import SYSTEM_CLOCK, Clock
 from backupagent.errors import ConfigError
 from backupagent.stores.base import ObjectStore
 from backupagent.stores.location import Location, parse_location
-from backupagent.stores.opening import Opening
+from backupagent.stores.opening import SERVICES, Opening, credentials_path
 
-__all__ = ["PROVIDERS", "Location", "open_store", "parse_location"]
+__all__ = ["PROVIDERS", "SERVICES", "Location", "credentials_path", "open_store", "parse_location"]
 
 
 Opener = Callable[[Opening], ObjectStore]
@@ -32,7 +32,7 @@ def open_store(
         location: From ``parse_location``; its prefix is the caller's to put before the keys.
         clock: Source of time.
         variable_prefix: What the peer puts before the names of its environment variables: ``SOURCE_`` for the
-            source of a copy, ``SECONDARY_``, else empty.
+            source of a copy, ``SECONDARY_``, else empty. Where those are not set the names without it count.
         create: A directory that does not exist yet is an empty store, which the first write makes. Buckets are
             never made.
         credentials: The peer's credential fields, e.g. ``accessKeyID``, where they do not lie in files: they come

@@ -9,6 +9,10 @@ from backupagent.clock import Clock
 from backupagent.stores.credentials import read_credentials
 from backupagent.stores.location import Location
 
+SERVICES: Mapping[str, str] = {"s3": "AWS", "az": "AZURE", "gs": "GOOGLE"}
+"""What stands before ``_APPLICATION_CREDENTIALS`` in the peer's environment variables, by scheme of our URIs; a scheme
+that is not here asks nobody for credentials."""
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -26,14 +30,7 @@ class Opening:
         Args:
             service: What stands before ``_APPLICATION_CREDENTIALS`` in their names.
         """
-        variable = f"{self.variable_prefix}{service}_APPLICATION_CREDENTIALS"
-        candidates = (
-            self.location.options.get("credentials"),
-            os.environ.get(f"{variable}_JSON"),
-            os.environ.get(variable),
-        )
-        path = next(filter(None, candidates), None)
-        return None if path is None else Path(path)
+        return credentials_path(self.location, service, self.variable_prefix)
 
     def fields(self, service: str) -> Mapping[str, str]:
         """Return the peer's credential fields, from memory or from files; empty for the SDK's own chain.
@@ -45,3 +42,20 @@ class Opening:
             return self.credentials
         path = self.credentials_path(service)
         return {} if path is None else read_credentials(path)
+
+
+def credentials_path(location: Location, service: str, variable_prefix: str) -> Path | None:
+    """Return the file or directory that a URI names, else the one that the peer's variables name.
+
+    Args:
+        location: The URI.
+        service: What stands before ``_APPLICATION_CREDENTIALS`` in the names of the variables.
+        variable_prefix: What stands before that; without it they are looked for next: a copy inside of one account
+            needs them once.
+    """
+    named = [location.options.get("credentials", "")]
+    for prefix in dict.fromkeys((variable_prefix, "")):
+        variable = f"{prefix}{service}_APPLICATION_CREDENTIALS"
+        named += [os.environ.get(f"{variable}_JSON", ""), os.environ.get(variable, "")]
+    path = next(filter(None, named), None)
+    return None if path is None else Path(path)

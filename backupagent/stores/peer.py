@@ -24,9 +24,6 @@ SCHEMES: Mapping[str, str] = {
 
 DEFAULT_LOCAL_CONTAINER = "default.bkp"
 
-CREDENTIALS_VARIABLES: Mapping[str, str] = {"s3": "AWS", "az": "AZURE", "gs": "GOOGLE"}
-"""What stands before ``_APPLICATION_CREDENTIALS`` in the peer's environment variables, by scheme."""
-
 
 def peer_uri(
     provider: str, container: str, prefix: str, *, endpoint: str = "", credentials: str = "", home: str = ""

@@ -17,6 +17,7 @@ from backupagent.stores.base import ObjectStore
 from backupagent.stores.gcs import GcsSettings, open_gcs
 from backupagent.stores.local import LocalStore
 from backupagent.stores.memory import MemoryStore
+from backupagent.stores.reopening import ReopeningStore
 from backupagent.stores.retrying import RetryingStore
 from backupagent.stores.s3 import S3Settings, open_s3
 from backupagent.stores.throttled import Pace, ThrottledStore
@@ -54,6 +55,11 @@ def _throttled(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
     clock, cancel = FakeClock(), Cancel()
     pace = Pace(10**9, clock, cancel)
     yield ThrottledStore(MemoryStore(), bandwidth=pace, requests=pace)
+
+
+@contextlib.contextmanager
+def _reopening(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    yield ReopeningStore(MemoryStore, credentials=None, clock=FakeClock())
 
 
 @contextlib.contextmanager
@@ -123,6 +129,7 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Objec
     "faulty-memory": _faulty,
     "retrying-memory": _retrying,
     "throttled-memory": _throttled,
+    "reopening-memory": _reopening,
     "minio": _minio,
     "azurite": _azurite,
     "fake-gcs": _fake_gcs,

@@ -1,4 +1,4 @@
-"""One store for many snapshots, until it fails."""
+"""One store for many snapshots."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from backupagent import wiring
 from backupagent.cancel import Cancel
-from backupagent.errors import ConfigError, EtcdUnavailable, StoreUnavailable
+from backupagent.errors import ConfigError
 from backupagent.server.etcd_config import read_config
 from backupagent.server.open_store import OpenStore
 from backupagent.server.sidecar import Sidecar
@@ -43,8 +43,7 @@ def opener() -> Opener:
 
 
 def name_of(store: OpenStore) -> str:
-    with store.use() as snapstore:
-        return snapstore.display
+    return store.get().display
 
 
 def test_it_is_opened_once_and_closed_at_the_end(opener: Opener) -> None:
@@ -54,40 +53,14 @@ def test_it_is_opened_once_and_closed_at_the_end(opener: Opener) -> None:
     store.close()
     store.close()
     assert opener.events == ["opened 1", "closed 1"]
-
-
-@pytest.mark.parametrize("error", [StoreUnavailable("503", op="put"), ValueError("?")])
-def test_after_a_failure_there_is_a_new_one(opener: Opener, error: Exception) -> None:
-    store = OpenStore(opener)
-    with pytest.raises(type(error)), store.use():
-        raise error
-    assert opener.events == ["opened 1", "closed 1"]
     assert name_of(store) == "memory://store-2"
-
-
-def test_a_failure_of_etcd_is_not_the_stores(opener: Opener) -> None:
-    store = OpenStore(opener)
-    with pytest.raises(EtcdUnavailable), store.use():
-        raise EtcdUnavailable("refused")
-    assert name_of(store) == "memory://store-1"
-
-
-def test_a_store_that_failed_serves_its_other_users_to_the_end(opener: Opener) -> None:
-    store = OpenStore(opener)
-    with store.use() as kept:
-        with pytest.raises(StoreUnavailable), store.use():
-            raise StoreUnavailable("503", op="put")
-        assert name_of(store) == "memory://store-2"
-        assert kept.display == "memory://store-1"
-        assert opener.events == ["opened 1", "opened 2"]
-    assert opener.events == ["opened 1", "opened 2", "closed 1"]
 
 
 def test_a_store_that_cannot_be_opened_is_tried_again(opener: Opener) -> None:
     store = OpenStore(opener)
     opener.refuses = True
-    with pytest.raises(ConfigError), store.use():
-        pass
+    with pytest.raises(ConfigError):
+        store.get()
     opener.refuses = False
     assert name_of(store) == "memory://store-1"
 
