@@ -23,7 +23,7 @@ from backupagent.stores.gcs_errors import SDK_ERRORS, translate
 from backupagent.stores.gcs_requests import GcsRequests
 from backupagent.stores.gcs_values import PART_CRC32, Stored, crc32c_of, read_tag
 from backupagent.stores.keys import check_key, check_metadata, check_part, fault_of_key, may_begin_key
-from backupagent.stores.receiving import CHUNK_SIZE, check_range, receive
+from backupagent.stores.receiving import receive
 from backupagent.stores.upload_records import OpenUpload, UploadRecords
 
 MiB = 1024 * 1024
@@ -119,8 +119,7 @@ class GcsStore:
             self._service.media(key, offset=offset, size=buffer.nbytes, etag=etag) as answer,
         ):
             self._check_generation(key, etag, answer.headers.get("x-goog-generation", etag))
-            check_range(answer.headers, key, offset, buffer.nbytes)
-            receive(answer.raw.stream(CHUNK_SIZE, decode_content=False), buffer.cast("B"), key)
+            receive(answer, buffer.cast("B"), key, offset)
         return NO_METADATA  # the JSON interface tells it with the object's description only
 
     def put(
