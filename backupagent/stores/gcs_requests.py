@@ -12,7 +12,7 @@ import contextlib
 import json
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from http.client import HTTPResponse
 from typing import Any
@@ -64,8 +64,9 @@ class GcsRequests:
         self._renewing = threading.Lock()
         self._host, self._root = url.netloc, url.path
         self._connections = Connections(f"{url.scheme}://{url.netloc}", ca_bundle_of_requests())
-        self._bucket = f"storage/v1/b/{quote(bucket, safe='')}"
-        self._objects = f"{self._bucket}/o"
+        self._bucket_path = f"storage/v1/b/{quote(bucket, safe='')}"
+        self._objects = f"{self._bucket_path}/o"
+        self.uploads_path = f"upload/{self._objects}"
 
     def list_objects(self, prefix: str) -> Iterator[Stored]:
         """List objects whose name begins with a string, at most 1,000 for each request, in byte order."""
@@ -106,7 +107,7 @@ class GcsRequests:
         )
         answer = self._ask(
             "POST",
-            f"upload/{self._objects}",
+            self.uploads_path,
             {"uploadType": "multipart", "fields": FIELDS} | _matching(generation),
             {"content-type": f'multipart/related; boundary="{boundary}"'},
             (head.encode(), content, f"\r\n--{boundary}--".encode()),
@@ -173,7 +174,29 @@ class GcsRequests:
         """Close the connections."""
         self._connections.close()
 
-    @contextlib.contextmanager
+    def keeps_deleted(self) -> bool:
+        """Whether the bucket keeps what is deleted: by retention, a hold, soft delete or versions."""
+        fields = "retentionPolicy,softDeletePolicy,versioning,defaultEventBasedHold"
+        bucket = self._ask("GET", self._bucket_path, {"fields": fields})
+        soft = bucket.get("softDeletePolicy") or {}
+        return bool(
+            bucket.get("retentionPolicy")
+            or bucket.get("defaultEventBasedHold")
+            or int(soft.get("retentionDurationSeconds") or 0)
+            or (bucket.get("versioning") or {}).get("enabled")
+        )
+
+    def is_held(self, name: str) -> bool:
+        """Whether an object cannot be deleted yet."""
+        fields = "retentionExpirationTime,eventBasedHold,temporaryHold"
+        return any(self._call("GET", name, {"fields": fields}).values())
+
+    def post_json(
+        self, path: str, query: Mapping[str, str], body: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[HTTPResponse]:
+        """Send a JSON document and give the answer."""
+        return self.send("POST", path, query, {"content-type": "application/json"}, (json.dumps(body).encode(),))
+
     def send(
         self,
         method: str,
@@ -181,10 +204,8 @@ class GcsRequests:
         query: Mapping[str, str],
         headers: Mapping[str, str] | None = None,
         body: Sequence[Buffer] = (),
-    ) -> Iterator[HTTPResponse]:
-        """Send a request and give its answer; leaving the context early closes the connection.
-
-        A token that the service refuses is renewed, and the request made once more, as google-auth does it.
+    ) -> contextlib.AbstractContextManager[HTTPResponse]:
+        """Send a request and give its answer, as ``send_to`` does.
 
         Args:
             method: The method of HTTP.
@@ -194,16 +215,39 @@ class GcsRequests:
             body: Pieces, sent one behind the other; larger ones without a copy.
         """
         target = f"{self._root}/{path}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+        return self.send_to(method, target, headers or {}, body)
+
+    @contextlib.contextmanager
+    def send_to(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Sequence[Buffer] = (),
+        *,
+        also: Container[int] = (),
+    ) -> Iterator[HTTPResponse]:
+        """Send a request and give its answer; leaving the context early closes the connection.
+
+        A token that the service refuses is renewed, and the request made once more, as google-auth does it.
+
+        Args:
+            method: The method of HTTP.
+            target: Path and query, percent-encoded.
+            headers: Names in lower case.
+            body: Pieces, sent one behind the other; larger ones without a copy.
+            also: What status is no refusal, beside that of success.
+        """
         size = sum(memoryview(piece).nbytes for piece in body)
         pieces = [b"".join(body)] if size <= SMALL else body
         again = False
         while True:
-            sent = {**(headers or {}), "host": self._host, "user-agent": "backupagent"}
-            if body or method in {"POST", "PUT"}:
+            sent = {**headers, "host": self._host, "user-agent": "backupagent"}
+            if method in {"POST", "PUT"}:
                 sent["content-length"] = str(size)
             self._authorize(method, target, sent)
             with self._connections.request(method, target, sent, pieces if size else None) as answer:
-                if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES or answer.status in also:
                     yield answer
                     return
                 refusal = Refusal(answer.status, answer.headers, answer.read(MAX_REFUSAL))
@@ -241,7 +285,8 @@ class GcsRequests:
         path = self._objects + (f"/{quote(name, safe='')}{verb}" if name else "")
         if body is None:
             return self._ask(method, path, query)
-        return self._ask(method, path, query, {"content-type": "application/json"}, (json.dumps(body).encode(),))
+        with self.post_json(path, query, body) as answer:
+            return decoded(answer)
 
 
 def sum_crc32c(content: Buffer) -> int:

@@ -295,6 +295,7 @@ class TestGcs:
         monkeypatch.setattr("backupagent.stores.upload_records.secrets.token_hex", lambda _: "0" * 32)
         record = b'{"key":"a","part_size":2,"metadata":{}}'
         server.answers = [
+            answer("200 OK", b"", b"{}"),  # a bucket that keeps nothing of what is deleted
             resource("record", record),
             resource("part", b"ab", 11, crc="00000001"),
             resource("part", b"c", 12, crc="00000002"),
@@ -305,7 +306,7 @@ class TestGcs:
         tags = [gcs.upload_part(upload, 1, b"ab"), gcs.upload_part(upload, 2, b"c")]
         with pytest.raises(ObjectExists):
             gcs.complete_upload(upload, tags, if_absent=True)
-        line, _, body = server.requests[4]
+        line, _, body = server.requests[5]
         url = urlsplit(line.split()[1])
         assert url.path == "/storage/v1/b/bucket/o/a/compose"
         assert parse_qs(url.query)["ifGenerationMatch"] == ["0"]
@@ -320,6 +321,7 @@ class TestGcs:
     ) -> None:
         monkeypatch.setattr("backupagent.stores.upload_records.secrets.token_hex", lambda _: "0" * 32)
         server.answers = [
+            answer("200 OK", b"", b"{}"),
             resource("record", b'{"key":"a","part_size":2,"metadata":{}}'),
             resource("part", b"ab", 11),
             resource("a", b"aX", 13),
@@ -328,7 +330,7 @@ class TestGcs:
         upload = gcs.begin_upload("a", part_size=2)
         with pytest.raises(ChecksumMismatch):
             gcs.complete_upload(upload, [gcs.upload_part(upload, 1, b"ab")])
-        line = server.requests[3][0]
+        line = server.requests[4][0]
         assert line.startswith("DELETE /storage/v1/b/bucket/o/a?")
         assert "ifGenerationMatch=13" in line
 

@@ -1,0 +1,396 @@
+"""Uploads into one session, against a server that keeps to Google's rules for them and fails on demand."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import google_crc32c
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from gcs_service import QUANTUM, GcsService
+from google.auth.credentials import AnonymousCredentials, Credentials
+from google.oauth2 import service_account
+
+from backupagent.errors import ChecksumMismatch, ConfigError, ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
+from backupagent.stores.base import PartTag, Upload
+from backupagent.stores.gcs import GcsSettings, GcsStore, open_gcs
+from backupagent.stores.gcs_sessions import Seal
+from backupagent.stores.gcs_values import encode_crc32c
+
+FOLDER = "p/manifests/parts/"
+
+
+@pytest.fixture
+def service() -> Iterator[GcsService]:
+    with GcsService() as serving:
+        thread = threading.Thread(target=serving.serve_forever, args=(0.01,))
+        thread.start()
+        yield serving
+        serving.shutdown()
+        thread.join(10)
+    assert serving.errors == []
+
+
+@pytest.fixture
+def open_one(service: GcsService) -> Iterator[Callable[..., GcsStore]]:
+    opened: list[GcsStore] = []
+
+    def open_one(credentials: Credentials | None = None) -> GcsStore:
+        opened.append(open_gcs(GcsSettings("bucket", credentials or AnonymousCredentials(), service.url, "p")))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_one: Callable[..., GcsStore]) -> GcsStore:
+    return open_one()
+
+
+def content(size: int) -> bytes:
+    return bytes(number * 7 % 251 for number in range(251)) * (size // 251) + bytes(size % 251)
+
+
+def pieces(data: bytes, part_size: int) -> list[bytes]:
+    return [data[at : at + part_size] for at in range(0, len(data), part_size)]
+
+
+def send(store: GcsStore, upload: Upload, data: bytes) -> list[PartTag]:
+    return [store.upload_part(upload, number, piece) for number, piece in enumerate(pieces(data, upload.part_size), 1)]
+
+
+class TestWhichBuckets:
+    @pytest.mark.parametrize(
+        "bucket",
+        [
+            {"retentionPolicy": {"retentionPeriod": "3600"}},
+            {"softDeletePolicy": {"retentionDurationSeconds": "604800"}},
+            {"versioning": {"enabled": True}},
+            {"defaultEventBasedHold": True},
+        ],
+    )
+    def test_those_that_keep_what_is_deleted(
+        self, service: GcsService, store: GcsStore, bucket: dict[str, object]
+    ) -> None:
+        service.bucket = bucket
+        assert [store.begin_upload(key, part_size=4).in_order for key in "ab"] == [True, True]
+        assert sum(path.startswith("/storage/v1/b/bucket?") for _, path, _, _ in service.requests) == 1
+
+    @pytest.mark.parametrize(
+        "bucket", [{}, {"softDeletePolicy": {"retentionDurationSeconds": "0"}}, {"versioning": {"enabled": False}}]
+    )
+    def test_not_the_others(self, service: GcsService, store: GcsStore, bucket: dict[str, object]) -> None:
+        service.bucket = bucket
+        assert not store.begin_upload("a", part_size=4).in_order
+        assert service.uploads == {}
+
+    @pytest.mark.parametrize("status", [401, 403, 404])
+    def test_not_where_one_may_not_ask(self, service: GcsService, store: GcsStore, status: int) -> None:
+        service.bucket_status = status
+        assert not store.begin_upload("a", part_size=4).in_order
+
+    def test_an_answer_that_fails_decides_nothing(self, service: GcsService, store: GcsStore) -> None:
+        service.faults = ["refuse"]
+        with pytest.raises(StoreUnavailable):
+            store.begin_upload("a", part_size=4)
+        assert store.begin_upload("a", part_size=4).in_order
+
+    def test_what_cannot_be_completed_is_not_begun(self, service: GcsService, store: GcsStore) -> None:
+        with pytest.raises(ConfigError):
+            store.begin_upload("a", part_size=0)
+        assert service.uploads == {}
+
+
+class TestParts:
+    @pytest.mark.parametrize("part_size", [1000, QUANTUM - 1, QUANTUM, QUANTUM + 1, 3 * QUANTUM, 5 * QUANTUM // 2])
+    @pytest.mark.parametrize("size", [1, QUANTUM, QUANTUM + 1, 3 * QUANTUM, 7 * QUANTUM + 5])
+    def test_become_one_object(self, service: GcsService, store: GcsStore, part_size: int, size: int) -> None:
+        data = content(size)
+        upload = store.begin_upload("v2/a", part_size=part_size, metadata={"kind": "full"})
+        tags = send(store, upload, data)
+        assert "v2/a" not in service.objects
+        info = store.complete_upload(upload, tags)
+        assert service.objects["v2/a"][:2] == (data, {"kind": "full"})
+        assert (info.key, info.size, info.etag) == ("v2/a", size, str(service.objects["v2/a"][2]))
+        assert service.received == size
+        assert service.sums == [f"crc32c={encode_crc32c(google_crc32c.value(data))}"]
+        assert list(service.objects) == ["v2/a"]
+        assert list(store.list_uploads("")) == []
+
+    def test_come_in_order(self, store: GcsStore) -> None:
+        upload = store.begin_upload("a", part_size=4)
+        with pytest.raises(StoreError, match="part 2 came before part 1") as raised:
+            store.upload_part(upload, 2, b"data")
+        assert not raised.value.retryable
+        tag = store.upload_part(upload, 1, b"data")
+        assert store.upload_part(upload, 1, b"data") == tag
+        with pytest.raises(StoreError, match="cannot be replaced"):
+            store.upload_part(upload, 1, b"tada")
+        with pytest.raises(StoreError, match="1 of 2 parts"):
+            store.complete_upload(upload, [tag, PartTag(2, 4, "")])
+
+    def test_only_if_there_is_no_object(self, service: GcsService, store: GcsStore) -> None:
+        upload = store.begin_upload("a", part_size=4)
+        tags = send(store, upload, b"data")
+        store.put("a", b"other")
+        with pytest.raises(ObjectExists):
+            store.complete_upload(upload, tags, if_absent=True)
+        assert service.objects["a"][0] == b"other"
+
+
+class TestFaults:
+    @pytest.mark.parametrize("fault", ["lose the answer", "refuse"])
+    def test_a_part_is_sent_again_from_where_it_broke_off(
+        self, service: GcsService, store: GcsStore, fault: str
+    ) -> None:
+        data = content(6 * QUANTUM + 5)
+        upload = store.begin_upload("a", part_size=2 * QUANTUM)
+        one, two, *rest = pieces(data, 2 * QUANTUM)
+        tags = [store.upload_part(upload, 1, one)]
+        service.faults = [fault]
+        with pytest.raises(StoreUnavailable):
+            store.upload_part(upload, 2, two)
+        tags += [store.upload_part(upload, number, piece) for number, piece in enumerate([two, *rest], 2)]
+        store.complete_upload(upload, tags)
+        assert service.objects["a"][0] == data
+        assert service.received == len(data)
+
+    def test_a_service_that_takes_a_part_of_a_chunk_gets_the_rest(self, service: GcsService, store: GcsStore) -> None:
+        data = content(5 * QUANTUM)
+        upload = store.begin_upload("a", part_size=len(data))
+        service.faults = ["take less"]
+        store.complete_upload(upload, send(store, upload, data))
+        assert service.objects["a"][0] == data
+
+    @pytest.mark.parametrize(("fault", "kind"), [("take nothing", StoreUnavailable), ("say nonsense", StoreError)])
+    def test_a_service_that_takes_nothing(
+        self, service: GcsService, store: GcsStore, fault: str, kind: type[StoreError]
+    ) -> None:
+        data = content(5 * QUANTUM)
+        upload = store.begin_upload("a", part_size=len(data))
+        service.faults = [fault]
+        with pytest.raises(kind):
+            store.upload_part(upload, 1, data)
+        store.complete_upload(upload, send(store, upload, data))
+        assert service.objects["a"][0] == data
+
+    def test_bytes_that_the_service_has_lost_are_noticed(self, service: GcsService, store: GcsStore) -> None:
+        upload = store.begin_upload("a", part_size=2 * QUANTUM)
+        data = content(6 * QUANTUM)
+        one, two, _ = pieces(data, 2 * QUANTUM)
+        store.upload_part(upload, 1, one)
+        store.upload_part(upload, 2, two)
+        service.uploads["secret0"].content = bytearray()
+        service.faults = ["refuse"]
+        with pytest.raises(StoreUnavailable):
+            store.upload_part(upload, 3, two)
+        with pytest.raises(StoreError, match="has lost the bytes behind 0"):
+            store.upload_part(upload, 3, two)
+
+    @pytest.mark.parametrize("if_absent", [False, True])
+    def test_completing_again_after_a_lost_answer(self, service: GcsService, store: GcsStore, if_absent: bool) -> None:
+        upload = store.begin_upload("a", part_size=4)
+        tags = send(store, upload, b"data")
+        service.faults = [*([None] if if_absent else []), "lose the answer"]
+        with pytest.raises(StoreUnavailable):
+            store.complete_upload(upload, tags, if_absent=if_absent)
+        with pytest.raises(ObjectNotFound):
+            store.list_parts(upload)
+        with pytest.raises(ObjectNotFound):
+            store.upload_part(upload, 1, b"data")
+        assert store.complete_upload(upload, tags, if_absent=if_absent).size == 4
+        assert len(service.sums) == 1
+        assert list(store.list_uploads("")) == []
+
+    def test_a_service_that_waits_for_more_is_asked_again(self, service: GcsService, store: GcsStore) -> None:
+        upload = store.begin_upload("a", part_size=4)
+        tags = send(store, upload, b"data")
+        service.faults = ["take nothing"]
+        with pytest.raises(StoreUnavailable, match="waits for more"):
+            store.complete_upload(upload, tags)
+        store.complete_upload(upload, tags)
+        assert service.objects["a"][0] == b"data"
+
+    def test_another_content_is_noticed_and_removed(self, service: GcsService, store: GcsStore) -> None:
+        upload = store.begin_upload("a", part_size=4)
+        tags = send(store, upload, b"data")
+        service.faults = ["flip"]
+        with pytest.raises(ChecksumMismatch):
+            store.complete_upload(upload, tags)
+        assert "a" not in service.objects
+
+    def test_a_session_that_is_gone(self, service: GcsService, store: GcsStore) -> None:
+        upload = store.begin_upload("a", part_size=2 * QUANTUM)
+        service.uploads["secret0"].state = "cancelled"
+        with pytest.raises(ObjectNotFound, match="499"):
+            store.upload_part(upload, 1, bytes(2 * QUANTUM))
+
+    def test_an_answer_without_a_session(
+        self, store: GcsStore, service: GcsService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        service.faults = [None]
+        monkeypatch.setattr("gcs_service.Handler.upload", lambda self, *_: self.answer(200))
+        with pytest.raises(StoreError, match="names no session"):
+            store.begin_upload("a", part_size=4)
+
+
+class TestAnotherProcess:
+    @pytest.mark.parametrize("part_size", [QUANTUM + 1, 2 * QUANTUM])
+    def test_goes_on_where_the_service_says(
+        self, service: GcsService, open_one: Callable[..., GcsStore], part_size: int
+    ) -> None:
+        data = content(7 * part_size + 3)
+        first = open_one()
+        begun = first.begin_upload("a", part_size=part_size)
+        for number, piece in enumerate(pieces(data, part_size)[:4], 1):
+            first.upload_part(begun, number, piece)
+        second = open_one()
+        (upload,) = second.list_uploads("")
+        assert (upload, upload.in_order) == (begun, True)
+        held = second.list_parts(upload)
+        assert [tag.number for tag in held] == [1, 2, 3], "the end of the fourth was held back"
+        assert {tag.crc32 for tag in held} == {None}
+        second.complete_upload(upload, send(second, upload, data))
+        assert service.objects["a"][0] == data
+        assert service.received == len(data), "no byte was sent twice"
+        assert service.sums == [f"crc32c={encode_crc32c(google_crc32c.value(data))}"]
+
+    def test_may_trust_what_is_there(self, service: GcsService, open_one: Callable[..., GcsStore]) -> None:
+        data = content(5 * QUANTUM)
+        begun = open_one().begin_upload("a", part_size=2 * QUANTUM)
+        send(open_one(), begun, data[: 4 * QUANTUM])
+        store = open_one()
+        held = store.list_parts(begun)
+        assert [tag.number for tag in held] == [1]
+        tags = [
+            store.upload_part(begun, number, piece) for number, piece in [*enumerate(pieces(data, 2 * QUANTUM), 1)][1:]
+        ]
+        store.complete_upload(begun, [*held, *tags])
+        assert service.objects["a"][0] == data
+        assert service.sums == [None]
+
+    def test_finds_nothing_of_what_was_finished(self, open_one: Callable[..., GcsStore]) -> None:
+        store = open_one()
+        upload = store.begin_upload("a", part_size=4)
+        store.complete_upload(upload, send(store, upload, b"data"))
+        with pytest.raises(ObjectNotFound):
+            open_one().list_parts(upload)
+
+    @pytest.mark.parametrize("other", [False, True])
+    def test_an_abort_cancels_the_session(
+        self, service: GcsService, open_one: Callable[..., GcsStore], other: bool
+    ) -> None:
+        store = open_one()
+        upload = store.begin_upload("a", part_size=4)
+        (open_one() if other else store).abort_upload(upload)
+        assert service.uploads["secret0"].state == "cancelled"
+        assert list(service.objects) == []
+        store.abort_upload(upload)
+        assert list(open_one().list_uploads("")) == []
+
+
+class TestRetention:
+    def test_a_record_that_cannot_be_removed_is_no_open_upload(
+        self, service: GcsService, open_one: Callable[..., GcsStore]
+    ) -> None:
+        service.held = True
+        store = open_one()
+        finished, aborted, left = (store.begin_upload(key, part_size=4) for key in "abc")
+        store.complete_upload(finished, send(store, finished, b"data"))
+        store.abort_upload(aborted)
+        assert service.objects["a"][0] == b"data"
+        other = open_one()
+        assert other.list_uploads("") == [left]
+        other.abort_upload(left)
+        assert list(open_one().list_uploads("")) == []
+        assert len([name for name in service.objects if name.startswith(FOLDER)]) == 3
+
+    def test_parts_that_cannot_be_removed_are_said_and_no_failure(
+        self, service: GcsService, store: GcsStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        service.bucket_status, service.held = 403, True
+        upload = store.begin_upload("a", part_size=4)
+        send(store, upload, b"datada")
+        store.abort_upload(upload)
+        assert "2 parts of a stay" in caplog.text
+        assert "storage.buckets.get" in caplog.text
+
+    def test_a_record_without_its_session_is_listed_where_it_can_be_removed(
+        self, service: GcsService, open_one: Callable[..., GcsStore]
+    ) -> None:
+        upload = open_one().begin_upload("a", part_size=4)
+        service.uploads["secret0"].state = "cancelled"
+        other = open_one()
+        assert other.list_uploads("") == [upload]
+        other.abort_upload(upload)
+        assert list(open_one().list_uploads("")) == []
+
+
+def key_of(name: str) -> service_account.Credentials:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    info = {"client_email": name, "private_key": pem, "token_uri": "https://oauth2.googleapis.com/token"}
+    return service_account.Credentials.from_service_account_info(info)
+
+
+class Bearer(Credentials):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = "t"
+
+    def refresh(self, request: object) -> None:
+        """Never called."""
+
+
+class TestTheSecretOfASession:
+    def test_is_sealed_by_the_private_key(self) -> None:
+        mine, other = key_of("a"), key_of("b")
+        sealed = Seal(mine).close("/secret")
+        assert "secret" not in sealed
+        assert Seal(mine).open(sealed) == "/secret"
+        assert [Seal(who).open(sealed) for who in (other, AnonymousCredentials(), Bearer())] == [""] * 3
+        assert [Seal(mine).open(text) for text in ("", "x", sealed[:-4])] == [""] * 3
+        assert Seal(Bearer()).close("/secret") == ""
+
+    def test_is_nowhere_to_be_read(
+        self, service: GcsService, open_one: Callable[..., GcsStore], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        store = open_one()
+        upload = store.begin_upload("a", part_size=4)
+        service.faults = ["refuse"]
+        with pytest.raises(StoreUnavailable) as raised:
+            store.complete_upload(upload, send(store, upload, b"data"))
+        (record,) = [content for name, (content, *_) in service.objects.items() if name.startswith(FOLDER)]
+        assert set(json.loads(record)) == {"key", "part_size", "metadata", "session"}
+        texts = (record.decode(), caplog.text, str(raised.value), repr(upload), repr(store._records._open))
+        assert [text for text in texts if "secret0" in text] == []
+
+    def test_with_tokens_alone_it_is_not_written_down(
+        self, service: GcsService, open_one: Callable[..., GcsStore]
+    ) -> None:
+        store = open_one(Bearer())
+        upload = store.begin_upload("a", part_size=4)
+        assert service.objects == {}
+        with pytest.raises(ObjectNotFound):
+            open_one(Bearer()).list_parts(upload)
+        store.complete_upload(upload, send(store, upload, b"data"))
+        assert list(service.objects) == ["a"]
+
+    def test_other_credentials_cannot_go_on_but_remove_the_record(
+        self, service: GcsService, open_one: Callable[..., GcsStore]
+    ) -> None:
+        upload = open_one().begin_upload("a", part_size=4)
+        other = open_one(Bearer())
+        assert other.list_uploads("") == [upload]
+        with pytest.raises(ObjectNotFound, match="other credentials"):
+            other.list_parts(upload)
+        other.abort_upload(upload)
+        assert service.objects == {}
+        assert service.uploads["secret0"].state == "open", "it ends by itself"
