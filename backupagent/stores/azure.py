@@ -19,11 +19,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
+from http import HTTPStatus
 from typing import Any
 
 import requests
 from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential, TokenCredential
+from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobProperties, ContainerClient
 from isal import isal_zlib
@@ -35,7 +37,7 @@ from backupagent.stores.azure_direct import DirectRequests
 from backupagent.stores.azure_errors import SDK_ERRORS, translate
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
 from backupagent.stores.connections import CONNECT_TIMEOUT_S, MAX_IDLE, READ_TIMEOUT_S, http_time_s
-from backupagent.stores.keys import check_key, check_metadata, check_part, fault_of_key, may_begin_key
+from backupagent.stores.keys import EXCLUDED, check_key, check_metadata, check_part, fault_of_key, may_begin_key
 from backupagent.stores.receiving import receive
 from backupagent.stores.upload_records import UploadRecords
 
@@ -45,6 +47,9 @@ _METADATA = "x-ms-meta-"
 
 LIMITS = StoreLimits(min_part=1, max_part=4000 * MiB, max_parts=50_000)
 """Source: https://learn.microsoft.com/rest/api/storageservices/understanding-block-blobs--append-blobs--and-page-blobs"""
+
+_NO_TAGS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT})
+"""Answers to a listing with tags of somebody without the right to see them, and of accounts that have none."""
 
 CONTENT_TYPE = "application/octet-stream"
 
@@ -117,6 +122,7 @@ class AzureStore:
         self._display = settings.display
         self._clock = clock
         self._records = UploadRecords(self, settings.prefix)
+        self._may_see_tags = True
         self._stamps = threading.Lock()
         self._last_stamp = 0
 
@@ -138,12 +144,13 @@ class AzureStore:
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects, 5,000 for each request; nothing comes before all were listed.
 
-        They are sorted here: the service's order is its own where an account has a hierarchical namespace.
+        They are sorted here: the service's order is its own where an account has a hierarchical namespace. What a tag
+        excludes is left out; who may not see tags, or has an account without, gets everything.
         """
         if not may_begin_key(prefix):
             return
         with self._translating("list", prefix):
-            found = [_info(blob) for blob in self._container.list_blobs(name_starts_with=prefix)]
+            found = [_info(blob) for blob in self._blobs(prefix) if (blob.tags or {}).get(EXCLUDED) != "true"]
         found.sort(key=lambda info: info.key)
         yield from self._records.visible(prefix, (info for info in found if not fault_of_key(info.key)))
 
@@ -264,6 +271,17 @@ class AzureStore:
             if not (size.isascii() and size.isdigit()):
                 raise StoreError(f"the answer says {size!r} for a size", op=op, key=key, store=self._display)
             return _described(key, int(size), answer.headers, _metadata_in(answer.headers))
+
+    def _blobs(self, prefix: str) -> list[BlobProperties]:
+        if self._may_see_tags:
+            try:
+                return list(self._container.list_blobs(name_starts_with=prefix, include=["tags"]))
+            except HttpResponseError as error:
+                if error.status_code not in _NO_TAGS:
+                    raise
+        found = list(self._container.list_blobs(name_starts_with=prefix))
+        self._may_see_tags = False  # it was the tags
+        return found
 
     def _blocks(self, key: str, kind: str) -> list[BlobBlock]:
         """List blocks under a name; there need be no object yet."""

@@ -34,7 +34,7 @@ from backupagent.stores.gcs_errors import SDK_ERRORS, translate
 from backupagent.stores.gcs_requests import GcsRequests
 from backupagent.stores.gcs_session_uploads import SessionUploads
 from backupagent.stores.gcs_values import PART_CRC32, Stored, crc32c_of, read_tag
-from backupagent.stores.keys import check_key, check_metadata, check_part, fault_of_key, may_begin_key
+from backupagent.stores.keys import EXCLUDED, check_key, check_metadata, check_part, fault_of_key, may_begin_key
 from backupagent.stores.receiving import receive
 from backupagent.stores.upload_records import OpenUpload, UploadRecords
 
@@ -109,11 +109,12 @@ class GcsStore:
         return StoreFeatures()
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List objects, a page of at most 1,000 at a time."""
+        """List objects, a page of at most 1,000 at a time; none whose metadata excludes it."""
         if may_begin_key(prefix):
             with self._translating("list", prefix):
                 found = self._service.list_objects(prefix)
-                valid = (stored.info(metadata=False) for stored in found if not fault_of_key(stored.name))
+                shown = (stored for stored in found if stored.metadata.get(EXCLUDED) != "true")
+                valid = (stored.info(metadata=False) for stored in shown if not fault_of_key(stored.name))
                 yield from self._records.visible(prefix, valid)
 
     def stat(self, key: str) -> ObjectInfo:

@@ -120,6 +120,15 @@ def test_the_server_refuses_a_body_that_does_not_match_its_crc(
     assert keys(azure) == list(azure.list_parts(upload)) == []
 
 
+@pytest.mark.parametrize(("value", "listed"), [("true", ["b"]), ("false", ["a", "b"])])
+def test_what_a_tag_excludes_is_not_listed(azure: AzureStore, value: str, listed: list[str]) -> None:
+    azure.put("a", b"x")
+    azure.put("b", b"x")
+    azure._container.get_blob_client("a").set_blob_tags({"x-etcd-snapshot-exclude": value})
+    assert keys(azure) == listed
+    assert read(azure, "a", 1) == b"x"
+
+
 def test_metadata_of_the_largest_size(azure: AzureStore) -> None:
     metadata = {"backupagent": "x" * (2048 - 11)}
     azure.put("a", b"x", metadata=metadata)

@@ -127,6 +127,14 @@ def test_a_part_that_is_gone_is_an_error(gcs: GcsStore) -> None:
     assert keys(gcs) == []
 
 
+@pytest.mark.parametrize(("value", "listed"), [("true", ["b"]), ("false", ["a", "b"])])
+def test_what_its_metadata_excludes_is_not_listed(gcs: GcsStore, value: str, listed: list[str]) -> None:
+    gcs._service.insert("a", memoryview(b"x"), {"x-etcd-snapshot-exclude": value})
+    gcs.put("b", b"x")
+    assert keys(gcs) == listed
+    assert read(gcs, "a", 1) == b"x"
+
+
 def test_metadata_of_the_largest_size(gcs: GcsStore) -> None:
     metadata = {"backupagent": "x" * (2048 - 11)}
     gcs.put("a", b"x", metadata=metadata)

@@ -152,7 +152,25 @@ def test_content_is_read_as_it_is_stored(store: ObjectStore, server: ScriptedSer
     assert read(store, offset=3) == b"abcd"
 
 
+LISTING = b"""<?xml version="1.0"?><EnumerationResults ServiceEndpoint="x" ContainerName="cont"><Blobs>%s</Blobs>
+<NextMarker/></EnumerationResults>"""
+BLOB = b"""<Blob><Name>%s</Name><Properties><Last-Modified>Mon, 23 Nov 2026 17:42:40 GMT</Last-Modified><Etag>0x1</Etag>
+<Content-Length>1</Content-Length><BlobType>BlockBlob</BlobType></Properties></Blob>"""
+
+
 class TestAzure:
+    @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "409 Conflict"])
+    def test_who_may_not_see_tags_gets_everything(self, azure: AzureStore, server: ScriptedServer, status: str) -> None:
+        listing = answer("200 OK", b"Content-Type: application/xml\r\n", LISTING % (BLOB % b"a"))
+        server.answers = [answer(status), listing, listing]
+        assert [info.key for _ in range(2) for info in azure.list_objects("")] == ["a", "a"]
+        assert ["include=tags" in line for line, _, _ in server.requests] == [True, False, False]
+
+    def test_who_may_not_list_at_all_is_told_so(self, azure: AzureStore, server: ScriptedServer) -> None:
+        server.answers = [answer("403 Forbidden")] * 2
+        with pytest.raises(AccessDenied):
+            list(azure.list_objects(""))
+
     def test_a_put_is_one_signed_request_with_a_crc(self, azure: AzureStore, server: ScriptedServer) -> None:
         server.answers = [answer("201 Created", WRITTEN)]
         info = azure.put("v2/a b", b"content", if_absent=True, metadata={"name": "value"})
