@@ -28,6 +28,7 @@ class Upload:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: "GcsService"
 
     def answer(self, status: int, body: object = None, **headers: str) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -13,13 +16,40 @@ from gcs_service import QUANTUM, GcsService
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.oauth2 import service_account
 
+from backupagent.cancel import Cancel
+from backupagent.clock import FakeClock
 from backupagent.errors import ChecksumMismatch, ConfigError, ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
-from backupagent.stores.base import PartTag, Upload
+from backupagent.progress import Progress
+from backupagent.settings import TransferSettings
+from backupagent.stores.base import ObjectStore, PartTag, Upload
 from backupagent.stores.gcs import GcsSettings, GcsStore, open_gcs
 from backupagent.stores.gcs_sessions import Seal
 from backupagent.stores.gcs_values import encode_crc32c
+from backupagent.stores.memory import MemoryStore
+from backupagent.stores.retrying import RetryingStore
+from backupagent.transfer.context import Transfer
+from backupagent.transfer.copying import CopyItem, CopyOutcome, copy_objects
+from backupagent.transfer.journal import UploadJournal
 
 FOLDER = "p/manifests/parts/"
+
+KILLED = """
+import os, signal, sys
+from backupagent.stores import open_store, parse_location
+store = open_store(parse_location(sys.argv[1]))
+upload = store.begin_upload("p/v2/big", part_size=2**18, metadata={"kind": "full"})
+for number in (1, 2, 3):
+    store.upload_part(upload, number, str(number).encode() * 2**18)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Seen:
+    def update(self, data: memoryview) -> None:
+        """Take it."""
+
+    def finish(self) -> None:
+        """Agree."""
 
 
 @pytest.fixture
@@ -291,6 +321,71 @@ class TestAnotherProcess:
         assert list(service.objects) == []
         store.abort_upload(upload)
         assert list(open_one().list_uploads("")) == []
+
+
+class TestCopies:
+    """By the engine, whose workers read parts in any order."""
+
+    SIZE = 9 * QUANTUM + 5
+
+    def copy(self, store: ObjectStore, source: MemoryStore) -> CopyOutcome:
+        items = [
+            CopyItem(info.key, info.size, info.etag, f"copy/{info.key}", Seen(), dict, f"name-{info.key}")
+            for info in source.list_objects("")
+        ]
+        how = Transfer(TransferSettings(workers=4, window=2, part_size=QUANTUM), Cancel(), Progress())
+        return copy_objects(source, store, items, UploadJournal(store, "journal/"), how)
+
+    @pytest.fixture
+    def source(self) -> MemoryStore:
+        source = MemoryStore()
+        for key in "ab":
+            source.put(key, content(self.SIZE))
+        return source
+
+    def test_through_answers_that_are_lost(self, service: GcsService, store: GcsStore, source: MemoryStore) -> None:
+        service.faults = [None, "refuse", *[None] * 9, "lose the answer", None, "refuse", None, "lose the answer"]
+        retrying = RetryingStore(store, clock=FakeClock(), rng=random.Random(1))
+        outcome = self.copy(retrying, source)
+        assert len(outcome.copied) == 2
+        assert service.faults == []
+        assert {name: stored[0] for name, stored in service.objects.items()} == dict.fromkeys(
+            ("copy/a", "copy/b"), content(self.SIZE)
+        )
+        assert service.received == 2 * self.SIZE
+        assert list(store.list_uploads("")) == []
+
+    def test_what_a_run_left_is_gone_on_with(
+        self, service: GcsService, open_one: Callable[..., GcsStore], source: MemoryStore
+    ) -> None:
+        source.delete("b")
+        service.faults = [*[None] * 9, "refuse"]
+        with pytest.raises(StoreUnavailable):
+            self.copy(open_one(), source)
+        before = service.received
+        assert QUANTUM < before < self.SIZE
+        store = open_one()
+        (copied,) = self.copy(store, source).copied
+        assert copied.reread >= before - QUANTUM
+        assert service.received == self.SIZE, "no byte was sent twice"
+        assert list(service.objects) == ["copy/a"]
+        assert service.objects["copy/a"][0] == content(self.SIZE)
+
+    def test_what_a_killed_process_left_is_gone_on_with(
+        self, service: GcsService, open_one: Callable[..., GcsStore]
+    ) -> None:
+        uri = f"gs://bucket/p?endpoint={service.url}"
+        done = subprocess.run([sys.executable, "-c", KILLED, uri], capture_output=True, text=True, check=False)
+        assert done.returncode == -9, done.stderr
+        store = open_one()
+        (upload,) = store.list_uploads("p/v2/")
+        assert (upload.key, upload.part_size, upload.in_order) == ("p/v2/big", QUANTUM, True)
+        assert [tag.number for tag in store.list_parts(upload)] == [1, 2]
+        data = b"1" * QUANTUM + b"2" * QUANTUM + b"3" * QUANTUM + b"4"
+        store.complete_upload(upload, send(store, upload, data))
+        assert service.objects["p/v2/big"][:2] == (data, {"kind": "full"})
+        assert service.received == len(data)
+        assert list(service.objects) == ["p/v2/big"]
 
 
 class TestRetention:
