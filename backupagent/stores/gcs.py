@@ -159,7 +159,7 @@ class GcsStore:
         """Write a part; asks for the record of an upload that this process did not begin, once."""
         view = memoryview(data).cast("B")
         check_part(upload, number, len(view), LIMITS)
-        opened = self._records.find(upload, "upload part")
+        opened = self._find_upload(upload, "upload part")
         if opened.upload.in_order:
             with self._translating("upload part", upload.key):
                 return self._sessions.write(opened, number, view)
@@ -171,7 +171,7 @@ class GcsStore:
 
     def list_parts(self, upload: Upload) -> Sequence[PartTag]:
         """List the parts that the store holds."""
-        opened = self._records.find(upload, "list parts")
+        opened = self._find_upload(upload, "list parts")
         if opened.upload.in_order:
             with self._translating("list parts", upload.key):
                 return self._sessions.parts(opened)
@@ -193,7 +193,7 @@ class GcsStore:
         Raises:
             ChecksumMismatch: the service composed something else; it was removed again.
         """
-        opened = self._records.find(upload, "complete upload")
+        opened = self._find_upload(upload, "complete upload")
         if opened.upload.in_order:
             return self._complete_session(opened, parts, if_absent=if_absent)
         if any(part.number not in opened.tags for part in parts):
@@ -209,7 +209,7 @@ class GcsStore:
     def abort_upload(self, upload: Upload) -> None:
         """Remove the parts, or cancel the session; then remove the record."""
         try:
-            opened = self._records.find(upload, "abort upload")
+            opened = self._find_upload(upload, "abort upload")
         except ObjectNotFound:
             opened = None
         if opened is None or not opened.upload.in_order:
@@ -243,6 +243,9 @@ class GcsStore:
         check_key(key)
         with self._translating(op, key):
             return self._service.describe(key).info()
+
+    def _find_upload(self, upload: Upload, op: str) -> OpenUpload:
+        return self._sessions.opened(upload) or self._records.find(upload, op)
 
     def _part_name(self, upload: Upload, number: int) -> str:
         return f"{self._records.parts_folder(upload)}{number:05d}"

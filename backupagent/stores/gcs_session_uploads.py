@@ -1,7 +1,12 @@
-"""The uploads of a bucket whose parts go into sessions: which there are, and when they are wanted."""
+"""The uploads of a bucket whose parts go into sessions: which there are, and when they are wanted.
+
+Those that this process has begun or taken up outlive the store: when credentials are rotated, another store for the
+same bucket takes its place in the middle of an upload, and with another private key it could not read the record.
+"""
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from backupagent.errors import ObjectNotFound
@@ -13,6 +18,18 @@ from backupagent.stores.gcs_values import Stored
 from backupagent.stores.upload_records import OpenUpload, UploadRecords
 
 _NOT_TOLD = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+
+
+@dataclass(frozen=True)
+class _Running:
+    """An upload of this process, and its session."""
+
+    opened: OpenUpload
+    session: Session
+
+
+_running: dict[str, _Running] = {}
+"""By the id of the upload, which is random."""
 
 
 class SessionUploads:
@@ -28,7 +45,6 @@ class SessionUploads:
     def __init__(self, service: GcsRequests, records: UploadRecords) -> None:
         self._service = service
         self._records = records
-        self._known: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._wanted: bool | None = None
         self._seal: Seal | None = None
@@ -54,8 +70,14 @@ class SessionUploads:
         self._records.check_new(key, part_size, metadata)
         target = begin_session(self._service, key, metadata)
         upload = self._records.begin_session(key, part_size, metadata, self._sealing().close(target))
-        self._known[upload.id] = Session(self._service, upload, target, fresh=True)
+        opened = self._records.find(upload, "begin upload")
+        _running[upload.id] = _Running(opened, Session(self._service, upload, target, fresh=True))
         return upload
+
+    def opened(self, upload: Upload) -> OpenUpload | None:
+        """Return an upload of this process."""
+        running = _running.get(upload.id)
+        return running.opened if running is not None and running.opened.upload == upload else None
 
     def write(self, opened: OpenUpload, number: int, view: memoryview) -> PartTag:
         """Take a part; see ``Session``."""
@@ -77,11 +99,11 @@ class SessionUploads:
 
     def forget(self, upload: Upload) -> None:
         """Let go of a session that has ended."""
-        self._known.pop(upload.id, None)
+        _running.pop(upload.id, None)
 
     def is_of_use(self, upload: Upload) -> bool:
         """Whether aborting the upload would change anything: it is open, or its record can be removed."""
-        if upload.id in self._known:
+        if upload.id in _running:
             return True
         session = self._find(self._records.find(upload, "list uploads"))
         return session is None or session.is_open() or not self._service.is_held(self._records.name(upload.id))
@@ -94,11 +116,14 @@ class SessionUploads:
 
     def _find(self, opened: OpenUpload) -> Session | None:
         """Return a session; None when it was sealed by others."""
-        found = self._known.get(opened.upload.id)
-        if found is None and (target := self._sealing().open(opened.session)):
-            new = Session(self._service, opened.upload, target, fresh=False)
-            found = self._known.setdefault(opened.upload.id, new)
-        return found
+        running = _running.get(opened.upload.id)
+        if running is None and (target := self._sealing().open(opened.session)):
+            new = _Running(opened, Session(self._service, opened.upload, target, fresh=False))
+            running = _running.setdefault(opened.upload.id, new)
+        if running is None:
+            return None
+        running.session.use(self._service)
+        return running.session
 
     def _sealing(self) -> Seal:
         self._seal = self._seal or Seal(self._service.credentials)

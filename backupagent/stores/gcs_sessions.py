@@ -114,6 +114,10 @@ class Session:
         self._tail, self._tail_at = b"", 0
         self._whole: Stored | None = None
 
+    def use(self, service: GcsRequests) -> None:
+        """Make the following requests with other credentials."""
+        self._service = service
+
     def write(self, number: int, view: memoryview) -> PartTag:
         """Take the next part, or one again that was taken.
 

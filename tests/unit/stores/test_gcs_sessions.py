@@ -1,5 +1,6 @@
 """Uploads into one session, against a server that keeps to Google's rules for them and fails on demand."""
 
+import itertools
 import json
 import logging
 import random
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import google_crc32c
 import pytest
@@ -21,11 +24,13 @@ from backupagent.clock import FakeClock
 from backupagent.errors import ChecksumMismatch, ConfigError, ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
 from backupagent.progress import Progress
 from backupagent.settings import TransferSettings
+from backupagent.stores import gcs_session_uploads
 from backupagent.stores.base import ObjectStore, PartTag, Upload
 from backupagent.stores.gcs import GcsSettings, GcsStore, open_gcs
 from backupagent.stores.gcs_sessions import Seal
 from backupagent.stores.gcs_values import encode_crc32c
 from backupagent.stores.memory import MemoryStore
+from backupagent.stores.reopening import LOOK_EVERY_S, ReopeningStore
 from backupagent.stores.retrying import RetryingStore
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.copying import CopyItem, CopyOutcome, copy_objects
@@ -68,10 +73,13 @@ def open_one(service: GcsService) -> Iterator[Callable[..., GcsStore]]:
     opened: list[GcsStore] = []
 
     def open_one(credentials: Credentials | None = None) -> GcsStore:
+        """Open the bucket as another process would, which knows of no session."""
+        gcs_session_uploads._running.clear()
         opened.append(open_gcs(GcsSettings("bucket", credentials or AnonymousCredentials(), service.url, "p")))
         return opened[-1]
 
     yield open_one
+    gcs_session_uploads._running.clear()
     for store in opened:
         store.close()
 
@@ -266,6 +274,34 @@ class TestFaults:
         monkeypatch.setattr("gcs_service.Handler.upload", lambda self, *_: self.answer(200))
         with pytest.raises(StoreError, match="names no session"):
             store.begin_upload("a", part_size=4)
+
+
+class TestRotatedCredentials:
+    @pytest.mark.parametrize("tokens", [False, True])
+    def test_the_session_goes_on(self, service: GcsService, tmp_path: Path, tokens: bool) -> None:
+        """With a key that cannot open the record, or tokens, with which there is none."""
+
+        def opener() -> GcsStore:
+            credentials = Bearer() if tokens else key_of("a")
+            credentials.token, credentials.expiry = f"token{next(count)}", None
+            return open_gcs(GcsSettings("bucket", credentials, service.url, "p"))
+
+        count, clock, file = itertools.count(1), FakeClock(), tmp_path / "key"
+        file.write_text("first")
+        data = content(7 * QUANTUM)
+        with closing(ReopeningStore(opener, credentials=file, clock=clock)) as store:
+            upload = store.begin_upload("a", part_size=2 * QUANTUM)
+            one, *others = pieces(data, 2 * QUANTUM)
+            tags = [store.upload_part(upload, 1, one)]
+            file.write_text("another")
+            clock.sleep(LOOK_EVERY_S + 1)
+            tags += [store.upload_part(upload, number, piece) for number, piece in enumerate(others, 2)]
+            store.complete_upload(upload, tags)
+        assert service.objects["a"][0] == data
+        assert service.received == len(data)
+        assert list(service.objects) == ["a"]
+        sent = [headers["authorization"] for method, _, headers, _ in service.requests if method == "PUT"]
+        assert (sent[0], sent[-1]) == ("Bearer token1", "Bearer token2")
 
 
 class TestAnotherProcess:
@@ -471,12 +507,12 @@ class TestTheSecretOfASession:
         self, service: GcsService, open_one: Callable[..., GcsStore]
     ) -> None:
         store = open_one(Bearer())
-        upload = store.begin_upload("a", part_size=4)
+        upload, left = (store.begin_upload(key, part_size=4) for key in "ab")
         assert service.objects == {}
-        with pytest.raises(ObjectNotFound):
-            open_one(Bearer()).list_parts(upload)
         store.complete_upload(upload, send(store, upload, b"data"))
         assert list(service.objects) == ["a"]
+        with pytest.raises(ObjectNotFound):
+            open_one(Bearer()).list_parts(left)
 
     def test_other_credentials_cannot_go_on_but_remove_the_record(
         self, service: GcsService, open_one: Callable[..., GcsStore]
