@@ -88,6 +88,13 @@ class TestParts:
         with pytest.raises(StoreError, match="1 of 2 parts"):
             store.complete_upload(upload, [tag, PartTag(2, 4, "")])
 
+    def test_end_with_the_first_short_one(self, store: GcsStore) -> None:
+        upload = store.begin_upload("a", part_size=4)
+        store.upload_part(upload, 1, b"dat")
+        with pytest.raises(StoreError, match="part 1 was short"):
+            store.upload_part(upload, 2, b"data")
+        assert store.list_uploads("") == [upload]
+
     def test_only_if_there_is_no_object(self, service: GcsService, store: GcsStore) -> None:
         upload = store.begin_upload("a", part_size=4)
         tags = send(store, upload, b"data")
