@@ -1,4 +1,4 @@
-"""Azure Blob Storage, through its SDK.
+"""Azure Blob Storage, through its SDK but for the four hot requests, which go out directly (ADR 0014).
 
 Objects are block blobs. Every call makes one request unless it says otherwise: retrying is the wrapper's business.
 
@@ -9,33 +9,36 @@ record (``upload_records``). The id of a block says everything else::
     <upload id, 32 hex>.<part, 5 digits>.<time, 16 hex>.<CRC-32, 8 hex>
 
 so that parts that a killed process left can be listed with their CRC, and of a part sent twice the newer one counts.
-Content is checked by the service against an MD5: its SDK knows no faster sum without a further package.
+Content is checked by the service against a CRC-64.
 """
 
+import base64
 import contextlib
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.message import Message
+from http import HTTPStatus
 from typing import Any
 
 import requests
 from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential, TokenCredential
 from azure.core.exceptions import HttpResponseError
-from azure.core.pipeline import Pipeline
-from azure.core.pipeline.policies import BearerTokenCredentialPolicy
-from azure.core.pipeline.transport import HttpRequest, RequestsTransport
+from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobProperties, ContainerClient
 from isal import isal_zlib
 from requests.adapters import HTTPAdapter
 
 from backupagent.clock import SYSTEM_CLOCK, Clock
 from backupagent.errors import ConfigError, ObjectExists, ObjectNotFound, StoreError, TruncatedObject
+from backupagent.stores.azure_direct import DirectRequests
 from backupagent.stores.azure_errors import SDK_ERRORS, translate
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
-from backupagent.stores.keys import check_key, check_metadata, check_part, fault_of_key, may_begin_key
-from backupagent.stores.receiving import CHUNK_SIZE, check_range, receive
+from backupagent.stores.connections import CONNECT_TIMEOUT_S, MAX_IDLE, READ_TIMEOUT_S, http_time_s
+from backupagent.stores.keys import EXCLUDED, check_key, check_metadata, check_part, fault_of_key, may_begin_key
+from backupagent.stores.receiving import receive
 from backupagent.stores.upload_records import UploadRecords
 
 MiB = 1024 * 1024
@@ -45,15 +48,10 @@ _METADATA = "x-ms-meta-"
 LIMITS = StoreLimits(min_part=1, max_part=4000 * MiB, max_parts=50_000)
 """Source: https://learn.microsoft.com/rest/api/storageservices/understanding-block-blobs--append-blobs--and-page-blobs"""
 
-MAX_PUT_SIZE = 5000 * MiB
-"""Bytes of an object in one request; by default the SDK would make several."""
+_NO_TAGS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT})
+"""Answers to a listing with tags of somebody without the right to see them, and of accounts that have none."""
 
-MAX_CONNECTIONS = 64
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
-
-SCOPE = "https://storage.azure.com/.default"
-"""What a token is for. Source: https://learn.microsoft.com/rest/api/storageservices/authorize-with-azure-active-directory"""
+CONTENT_TYPE = "application/octet-stream"
 
 _BLOCK = re.compile(r"(?P<upload>[0-9a-f]{32})\.(?P<number>[0-9]{5})\.(?P<time>[0-9a-f]{16})\.(?P<crc32>[0-9a-f]{8})")
 
@@ -85,13 +83,9 @@ def open_azure(settings: AzureSettings, clock: Clock = SYSTEM_CLOCK) -> "AzureSt
     """
     session = requests.Session()
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
+        session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_IDLE))
     transport = RequestsTransport(
-        session=session,
-        session_owner=True,
-        connection_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        connection_data_block_size=CHUNK_SIZE,
+        session=session, session_owner=True, connection_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S
     )
     try:
         container = ContainerClient(
@@ -103,11 +97,11 @@ def open_azure(settings: AzureSettings, clock: Clock = SYSTEM_CLOCK) -> "AzureSt
             read_timeout=READ_TIMEOUT_S,
             retry_total=0,
             permit_redirects=False,
-            max_single_put_size=MAX_PUT_SIZE,
         )
-    except ValueError as error:
+    except ValueError as error:  # among others: a token would go out without TLS
         raise ConfigError(f"{settings.display} cannot be opened: {error}") from error
-    return AzureStore(container, transport, settings, clock)
+    direct = DirectRequests(settings.account_url, settings.container, settings.credential, clock)
+    return AzureStore(container, direct, settings, clock)
 
 
 class AzureStore:
@@ -115,22 +109,20 @@ class AzureStore:
 
     Args:
         container: The SDK's client; closed with the store.
-        transport: What it sends its requests through.
+        direct: Makes the hot requests; closed with the store.
         settings: What it was made from.
         clock: Source of time.
     """
 
     def __init__(
-        self, container: ContainerClient, transport: RequestsTransport, settings: AzureSettings, clock: Clock
+        self, container: ContainerClient, direct: DirectRequests, settings: AzureSettings, clock: Clock
     ) -> None:
         self._container = container
+        self._direct = direct
         self._display = settings.display
         self._clock = clock
         self._records = UploadRecords(self, settings.prefix)
-        # Reads go around the SDK's downloads, which repeat requests on their own and hold the content twice.
-        credential = container.credential
-        policy = BearerTokenCredentialPolicy(credential, SCOPE) if hasattr(credential, "get_token") else credential
-        self._pipeline = Pipeline(transport, [policy] if policy else [])
+        self._may_see_tags = True
         self._stamps = threading.Lock()
         self._last_stamp = 0
 
@@ -152,12 +144,13 @@ class AzureStore:
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects, 5,000 for each request; nothing comes before all were listed.
 
-        They are sorted here: the service's order is its own where an account has a hierarchical namespace.
+        They are sorted here: the service's order is its own where an account has a hierarchical namespace. What a tag
+        excludes is left out; who may not see tags, or has an account without, gets everything.
         """
         if not may_begin_key(prefix):
             return
         with self._translating("list", prefix):
-            found = [_info(blob) for blob in self._container.list_blobs(name_starts_with=prefix)]
+            found = [_info(blob) for blob in self._blobs(prefix) if (blob.tags or {}).get(EXCLUDED) != "true"]
         found.sort(key=lambda info: info.key)
         yield from self._records.visible(prefix, (info for info in found if not fault_of_key(info.key)))
 
@@ -175,22 +168,10 @@ class AzureStore:
             if offset > size:
                 raise TruncatedObject(f"it ends at byte {size}, before {offset} ({self._display})", key=key)
             return NO_METADATA
-        headers = {
-            "x-ms-version": self._container.api_version,
-            "x-ms-date": self._clock.now().strftime("%a, %d %b %Y %H:%M:%S GMT"),
-            "x-ms-range": f"bytes={offset}-{offset + buffer.nbytes - 1}",
-        }
-        if etag:
-            headers["if-match"] = f'"{etag}"'
-        request = HttpRequest("GET", self._container.get_blob_client(key).url, headers=headers)
-        with self._translating("read", key):
-            answer = self._pipeline.run(request, stream=True).http_response
-            with contextlib.closing(answer.internal_response):
-                if answer.status_code not in {200, 206}:
-                    raise HttpResponseError(response=answer)
-                check_range(answer.headers, key, offset, buffer.nbytes)
-                receive(answer.stream_download(self._pipeline, decompress=False), buffer.cast("B"), key)
-                return _metadata_in(answer.headers)
+        headers = {"x-ms-range": f"bytes={offset}-{offset + buffer.nbytes - 1}"} | _matching(etag)
+        with self._translating("read", key), self._direct.send("GET", key, headers) as answer:
+            receive(answer, buffer.cast("B"), key, offset)
+            return _metadata_in(answer.headers)
 
     def put(
         self, key: str, data: Buffer, *, if_absent: bool = False, metadata: Mapping[str, str] = NO_METADATA
@@ -198,12 +179,13 @@ class AzureStore:
         """Write a whole object; throws away what was uploaded in parts under its name and not completed."""
         check_key(key)
         check_metadata(metadata)
-        content = bytes(data)
-        with self._translating("put", key):
-            answer = self._container.get_blob_client(key).upload_blob(
-                content, overwrite=not if_absent, metadata=dict(metadata), validate_content="md5", max_concurrency=1
-            )
-        return _written(key, len(content), answer, metadata)
+        view = memoryview(data).cast("B")
+        headers = {"x-ms-blob-type": "BlockBlob", "content-type": CONTENT_TYPE}
+        headers |= {f"{_METADATA}{name}": value for name, value in metadata.items()}
+        if if_absent:
+            headers["if-none-match"] = "*"
+        with self._translating("put", key), self._direct.send("PUT", key, headers, body=view) as answer:
+            return _described(key, len(view), answer.headers, metadata)
 
     def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
         """Begin an object that arrives in parts: writes its record."""
@@ -211,14 +193,18 @@ class AzureStore:
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Stage a block; asks for the record of an upload that this process did not begin, once."""
-        content = bytes(data)
-        check_part(upload, number, len(content), LIMITS)
+        view = memoryview(data).cast("B")
+        check_part(upload, number, len(view), LIMITS)
         opened = self._records.find(upload, "upload part")
-        crc32 = isal_zlib.crc32(content)
+        crc32 = isal_zlib.crc32(view)
         block = f"{upload.id}.{number:05d}.{self._stamp():016x}.{crc32:08x}"
-        with self._translating("upload part", upload.key):
-            self._container.get_blob_client(upload.key).stage_block(block, content, validate_content="md5")
-        opened.tags[number] = tag = PartTag(number, len(content), block, crc32)
+        query = {"blockid": base64.b64encode(block.encode()).decode(), "comp": "block"}
+        headers = {"content-type": CONTENT_TYPE}
+        with (
+            self._translating("upload part", upload.key),
+            self._direct.send("PUT", upload.key, headers, query=query, body=view),
+        ):
+            opened.tags[number] = tag = PartTag(number, len(view), block, crc32)
         return tag
 
     def list_parts(self, upload: Upload) -> Sequence[PartTag]:
@@ -275,15 +261,27 @@ class AzureStore:
 
     def close(self) -> None:
         """Close the connections."""
+        self._direct.close()
         self._container.close()
 
     def _stat(self, key: str, op: str, *, etag: str = "") -> ObjectInfo:
         check_key(key)
-        conditions: dict[str, Any] = {}
-        if etag:
-            conditions = {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
-        with self._translating(op, key):
-            return _info(self._container.get_blob_client(key).get_blob_properties(**conditions))
+        with self._translating(op, key), self._direct.send("HEAD", key, _matching(etag)) as answer:
+            size = answer.headers.get("content-length", "")
+            if not (size.isascii() and size.isdigit()):
+                raise StoreError(f"the answer says {size!r} for a size", op=op, key=key, store=self._display)
+            return _described(key, int(size), answer.headers, _metadata_in(answer.headers))
+
+    def _blobs(self, prefix: str) -> list[BlobProperties]:
+        if self._may_see_tags:
+            try:
+                return list(self._container.list_blobs(name_starts_with=prefix, include=["tags"]))
+            except HttpResponseError as error:
+                if error.status_code not in _NO_TAGS:
+                    raise
+        found = list(self._container.list_blobs(name_starts_with=prefix))
+        self._may_see_tags = False  # it was the tags
+        return found
 
     def _blocks(self, key: str, kind: str) -> list[BlobBlock]:
         """List blocks under a name; there need be no object yet."""
@@ -307,9 +305,19 @@ class AzureStore:
             raise translate(error, op, key, self._display) from error
 
 
-def _metadata_in(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _matching(etag: str) -> dict[str, str]:
+    return {"if-match": f'"{etag}"'} if etag else {}
+
+
+def _metadata_in(headers: Message) -> Mapping[str, str]:
     names = ((name.lower(), value) for name, value in headers.items())
     return {name.removeprefix(_METADATA): value for name, value in names if name.startswith(_METADATA)}
+
+
+def _described(key: str, size: int, headers: Message, metadata: Mapping[str, str]) -> ObjectInfo:
+    return ObjectInfo(
+        key, size, headers.get("etag", "").strip('"'), http_time_s(headers.get("last-modified")), metadata
+    )
 
 
 def _info(blob: BlobProperties) -> ObjectInfo:

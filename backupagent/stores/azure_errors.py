@@ -1,8 +1,10 @@
 """Errors of the Azure SDK and of the service as errors of ours: the one place that knows their names."""
 
+import html
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any
 
 import requests
@@ -21,8 +23,35 @@ from backupagent.errors import (
     TruncatedObject,
 )
 
-SDK_ERRORS = (sdk.AzureError, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-"""Everything that a call of the SDK or a request through its pipeline is known to raise."""
+
+class Refusal(Exception):
+    """An answer to a direct request that is none of the successful ones.
+
+    Args:
+        status: Of HTTP.
+        headers: Of the answer.
+        body: Its beginning; XML, or whatever a proxy may say.
+
+    Attributes:
+        status: Of HTTP.
+        code: The service's name of the error; empty when it gives none.
+        message: Its explanation; may have several lines.
+        retry_after_s: How long it asks to wait.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        text = body.decode(errors="replace")
+        found = _MESSAGE.search(text)
+        self.message = html.unescape(found[1]) if found else ""
+        named = _XML_CODE.search(text)
+        self.code = _checked(headers.get("x-ms-error-code", "") or (named[1] if named else ""))
+        self.retry_after_s = _retry_after_s(headers.get("retry-after", ""))
+        super().__init__(f"{status} {self.code}")  # not the message, which may hold what was signed
+
+
+SDK_ERRORS = (sdk.AzureError, Refusal, requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
+"""Everything that a call of the SDK or a direct request is known to raise."""
 
 WRITES = frozenset({"put", "complete upload"})
 """Calls for which a failed precondition means that the object is there."""
@@ -51,7 +80,7 @@ _BY_STATUS: Mapping[int, type[StoreError]] = {
 
 _BROKEN = (
     sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError, requests.RequestException,
-    urllib3.exceptions.HTTPError, OSError,
+    urllib3.exceptions.HTTPError, HTTPException, OSError,
 )  # fmt: skip
 """Failures of the network: no answer, or not the whole of it."""
 
@@ -62,10 +91,12 @@ _HINTS: Mapping[str, str] = {
     "BlobArchived": "bring the object back from the archive tier, then run the command again",
     "InvalidBlobOrBlock": "another program left an upload of this object: it goes after a week, or by writing it once",
     "InvalidBlockList": "another upload of the same object was completed first: run the command again",
-    "KeyBasedAuthenticationNotPermitted": "the account wants tokens: leave storageKey out and install azure-identity",
+    "KeyBasedAuthenticationNotPermitted": "the account wants tokens: leave storageKey out, azure-identity finds one",
 }
 _TLS_HINT = "name the file with the certificates of the endpoint's CA in REQUESTS_CA_BUNDLE"
 _CODE = re.compile(r"[A-Za-z0-9]{1,64}")
+_XML_CODE = re.compile(r"<Code>([^<]*)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]*)")
 
 
 def translate(error: Exception, op: str, key: str, store: str) -> BackupAgentError:
@@ -78,7 +109,10 @@ def translate(error: Exception, op: str, key: str, store: str) -> BackupAgentErr
         store: The store as shown to users.
     """
     if isinstance(error, sdk.HttpResponseError) and error.response is not None:
-        return _translate_answer(error, op, key, store)
+        headers: Any = getattr(error.response, "headers", None) or {}
+        error = _refusal(int(error.status_code or 0), code_of(error), error.message or "", headers)
+    if isinstance(error, Refusal):
+        return _translate_refusal(error, op, key, store)
     reason = f"{type(error).__name__}: {_first_line(str(error))}"
     if isinstance(error, sdk.ClientAuthenticationError):
         return AccessDenied(reason, op=op, key=key, store=store, hint=_CREDENTIALS_HINT)
@@ -93,25 +127,28 @@ def code_of(error: sdk.HttpResponseError) -> str:
     """Return the service's name of an error; empty where it gives none."""
     headers: Any = getattr(error.response, "headers", None) or {}
     code = getattr(error, "error_code", None) or headers.get("x-ms-error-code", "")
-    text = str(getattr(code, "value", code))
-    return text if _CODE.fullmatch(text) else ""
+    return _checked(str(getattr(code, "value", code)))
 
 
-def _translate_answer(error: sdk.HttpResponseError, op: str, key: str, store: str) -> BackupAgentError:
-    code, status = code_of(error), int(error.status_code or 0)
+def _checked(code: str) -> str:
+    return code if _CODE.fullmatch(code) else ""
+
+
+def _refusal(status: int, code: str, message: str, headers: Mapping[str, str]) -> Refusal:
+    """Make of the SDK's error what a direct request would have raised."""
+    refusal = Refusal(status, {"retry-after": str(headers.get("retry-after", ""))}, b"")
+    refusal.code, refusal.message = code, message
+    return refusal
+
+
+def _translate_refusal(error: Refusal, op: str, key: str, store: str) -> BackupAgentError:
     # The lines that follow the first one hold ids of the request, and of a bad signature what was signed.
-    message = _first_line(error.message or "")
-    reason = f"{code}: {message}" if code and message else code or message or f"HTTP status {status}"
-    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+    message = _first_line(error.message)
+    reason = ": ".join(filter(None, (error.code, message))) or f"HTTP status {error.status}"
+    if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         return TruncatedObject(f"{reason} ({store})", key=key)
-    headers: Any = getattr(error.response, "headers", None) or {}
-    return _class_of(code, status, op)(
-        reason,
-        op=op,
-        key=key,
-        store=store,
-        hint=_HINTS.get(code),
-        retry_after_s=_retry_after_s(str(headers.get("retry-after", ""))),
+    return _class_of(error.code, error.status, op)(
+        reason, op=op, key=key, store=store, hint=_HINTS.get(error.code), retry_after_s=error.retry_after_s
     )
 
 

@@ -41,11 +41,13 @@ class Upload:
         key: The object it will become.
         id: The store's name of the upload.
         part_size: Bytes of every part but the last, which may be shorter.
+        in_order: Its parts are taken one after the other only, from the first to the last. Not part of its identity.
     """
 
     key: str
     id: str
     part_size: int
+    in_order: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,11 @@ class ObjectStore(Protocol):
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Write one part; any order, any number at once. The same number again replaces it.
 
+        Of an upload ``in_order`` the parts come in order, one at a time, and none can be replaced; one that the store
+        has already may be given again, and is not sent again.
+
         Args:
-            upload: From ``begin_upload``, or made anew from its remembered fields.
+            upload: From ``begin_upload``, or made anew from its remembered fields; then ``list_parts`` comes first.
             number: From 1.
             data: ``upload.part_size`` bytes, fewer for the last part; not kept after the call. The store
                 checks a CRC-32 of it where it can.

@@ -6,11 +6,13 @@ are found where the SDKs find them.
 
 import base64
 import contextlib
+import os
 import select
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -19,6 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 import certifi
 
 from backupagent.errors import ConfigError
+from backupagent.stores.base import Buffer
 
 MAX_IDLE = 64
 """Idle connections kept open; as many threads can work without opening new ones."""
@@ -53,14 +56,14 @@ class Connections:
 
     @contextlib.contextmanager
     def request(
-        self, method: str, target: str, headers: Mapping[str, str], body: memoryview | None
+        self, method: str, target: str, headers: Mapping[str, str], body: Buffer | Sequence[Buffer] | None
     ) -> Iterator[HTTPResponse]:
         """Send a request once and give its answer; leaving the context early closes the connection.
 
         Args:
             method: The method of HTTP.
             target: Path and query, percent-encoded.
-            headers: All but Content-Length and Accept-Encoding.
+            headers: All but Content-Length and Accept-Encoding; with a body in pieces also Content-Length.
             body: Goes out as it is, without a copy.
 
         Raises:
@@ -122,6 +125,11 @@ class Connections:
         return connection
 
 
+def ca_bundle_of_requests() -> str:
+    """Find the CAs to trust where the SDKs of Azure and Google look, which send with requests; empty for certifi's."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
+
+
 def fill(view: memoryview, answer: HTTPResponse) -> None:
     """Receive straight into a buffer, all of it.
 
@@ -133,6 +141,14 @@ def fill(view: memoryview, answer: HTTPResponse) -> None:
         if not size:
             raise IncompleteRead(b"", len(view))
         view = view[size:]
+
+
+def http_time_s(date: str | None) -> float:
+    """Read a time of HTTP as seconds since 1970; 0 where there is none that can be read."""
+    try:
+        return parsedate_to_datetime(date).timestamp() if date else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _find_proxy(server: SplitResult) -> SplitResult:

@@ -6,9 +6,13 @@ The JSON API knows no parts, and the sessions that it knows take the bytes in or
 its own below the folder of its upload (``upload_records``), and the parts are composed into the object at the end:
 32 at most in one request, hence a tree. Each part is composed in exactly the generation that was uploaded, and the
 CRC-32C of the whole must be that of the parts. Generations are the etags here: a new one for each write of a key.
+
+Where the bucket keeps what is deleted, the parts would stay, or would be paid for. There they go into one session, in
+order (``gcs_sessions``). Who may not ask how the bucket is made gets parts of their own.
 """
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +21,21 @@ from dataclasses import dataclass, field
 from google.auth.credentials import Credentials
 from isal import isal_zlib
 
-from backupagent.errors import ChecksumMismatch, ObjectChanged, ObjectExists, ObjectNotFound, TruncatedObject
+from backupagent.errors import (
+    ChecksumMismatch,
+    ObjectChanged,
+    ObjectExists,
+    ObjectLocked,
+    ObjectNotFound,
+    TruncatedObject,
+)
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
 from backupagent.stores.gcs_errors import SDK_ERRORS, translate
 from backupagent.stores.gcs_requests import GcsRequests
+from backupagent.stores.gcs_session_uploads import SessionUploads
 from backupagent.stores.gcs_values import PART_CRC32, Stored, crc32c_of, read_tag
-from backupagent.stores.keys import check_key, check_metadata, check_part, fault_of_key, may_begin_key
-from backupagent.stores.receiving import CHUNK_SIZE, check_range, receive
+from backupagent.stores.keys import EXCLUDED, check_key, check_metadata, check_part, fault_of_key, may_begin_key
+from backupagent.stores.receiving import receive
 from backupagent.stores.upload_records import OpenUpload, UploadRecords
 
 MiB = 1024 * 1024
@@ -38,6 +50,8 @@ DELETERS = 8
 """Threads that remove the parts of one upload."""
 
 _PART = re.compile(r"[0-9]{5}")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,7 @@ class GcsStore:
         self._service = service
         self._display = display
         self._records = UploadRecords(self, prefix)
+        self._sessions = SessionUploads(service, self._records)
 
     @property
     def display(self) -> str:
@@ -94,11 +109,12 @@ class GcsStore:
         return StoreFeatures()
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List objects, a page of at most 1,000 at a time."""
+        """List objects, a page of at most 1,000 at a time; none whose metadata excludes it."""
         if may_begin_key(prefix):
             with self._translating("list", prefix):
                 found = self._service.list_objects(prefix)
-                valid = (stored.info(metadata=False) for stored in found if not fault_of_key(stored.name))
+                shown = (stored for stored in found if stored.metadata.get(EXCLUDED) != "true")
+                valid = (stored.info(metadata=False) for stored in shown if not fault_of_key(stored.name))
                 yield from self._records.visible(prefix, valid)
 
     def stat(self, key: str) -> ObjectInfo:
@@ -119,8 +135,7 @@ class GcsStore:
             self._service.media(key, offset=offset, size=buffer.nbytes, etag=etag) as answer,
         ):
             self._check_generation(key, etag, answer.headers.get("x-goog-generation", etag))
-            check_range(answer.headers, key, offset, buffer.nbytes)
-            receive(answer.raw.stream(CHUNK_SIZE, decode_content=False), buffer.cast("B"), key)
+            receive(answer, buffer.cast("B"), key, offset)
         return NO_METADATA  # the JSON interface tells it with the object's description only
 
     def put(
@@ -134,14 +149,20 @@ class GcsStore:
             return self._service.insert(key, view, metadata, generation=0 if if_absent else None).info()
 
     def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
-        """Begin an object that arrives in parts: writes its record."""
+        """Begin an object that arrives in parts: writes its record; asks once how the bucket is made."""
+        with self._translating("begin upload", key):
+            if self._sessions.wanted():
+                return self._sessions.begin(key, part_size, metadata)
         return self._records.begin(key, part_size=part_size, metadata=metadata)
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Write a part; asks for the record of an upload that this process did not begin, once."""
         view = memoryview(data).cast("B")
         check_part(upload, number, len(view), LIMITS)
-        opened = self._records.find(upload, "upload part")
+        opened = self._find_upload(upload, "upload part")
+        if opened.upload.in_order:
+            with self._translating("upload part", upload.key):
+                return self._sessions.write(opened, number, view)
         metadata = {PART_CRC32: f"{isal_zlib.crc32(view):08x}"}
         with self._translating("upload part", upload.key):
             tag = self._service.insert(self._part_name(upload, number), view, metadata).tag(number)
@@ -150,7 +171,10 @@ class GcsStore:
 
     def list_parts(self, upload: Upload) -> Sequence[PartTag]:
         """List the parts that the store holds."""
-        opened = self._records.find(upload, "list parts")
+        opened = self._find_upload(upload, "list parts")
+        if opened.upload.in_order:
+            with self._translating("list parts", upload.key):
+                return self._sessions.parts(opened)
         folder = self._records.parts_folder(upload)
         with self._translating("list parts", upload.key):
             tags = [
@@ -164,30 +188,46 @@ class GcsStore:
     def complete_upload(self, upload: Upload, parts: Sequence[PartTag], *, if_absent: bool = False) -> ObjectInfo:
         """Compose the object, then remove the record, then the parts.
 
+        A session's is looked for before it is finished, when there must be none: that is not atomic.
+
         Raises:
             ChecksumMismatch: the service composed something else; it was removed again.
         """
-        opened = self._records.find(upload, "complete upload")
+        opened = self._find_upload(upload, "complete upload")
+        if opened.upload.in_order:
+            return self._complete_session(opened, parts, if_absent=if_absent)
         if any(part.number not in opened.tags for part in parts):
             self.list_parts(upload)
         size = self._records.check(opened, parts)
         with self._translating("complete upload", upload.key):
             whole = self._compose(opened, parts, if_absent=if_absent)
-            if (whole.size, whole.crc32c) != (size, crc32c_of(parts)):
-                self._service.delete(upload.key, generation=whole.generation)
-                raise ChecksumMismatch("what was composed of its parts has another CRC-32C", key=upload.key)
+            self._check_whole(whole, size, crc32c_of(parts))
         self._records.forget(upload)
         self._remove_parts(upload)
         return whole.info()
 
     def abort_upload(self, upload: Upload) -> None:
-        """Remove the parts, then the record."""
-        self._remove_parts(upload)
+        """Remove the parts, or cancel the session; then remove the record."""
+        try:
+            opened = self._find_upload(upload, "abort upload")
+        except ObjectNotFound:
+            opened = None
+        if opened is None or not opened.upload.in_order:
+            self._remove_parts(upload)
+        else:
+            with self._translating("abort upload", upload.key):
+                self._sessions.cancel(opened)
+            self._sessions.forget(upload)
         self._records.forget(upload)
 
     def list_uploads(self, prefix: str) -> Sequence[Upload]:
-        """List open uploads; two requests for each that this process does not know."""
-        return self._records.list(prefix) if may_begin_key(prefix) else []
+        """List open uploads; two requests for each that this process does not know.
+
+        The record of a session that has ended is left out where the bucket keeps it: nothing can be done about it.
+        """
+        found = self._records.list(prefix) if may_begin_key(prefix) else []
+        with self._translating("list uploads", prefix):
+            return [upload for upload in found if not upload.in_order or self._sessions.is_of_use(upload)]
 
     def delete(self, key: str) -> None:
         """Remove an object."""
@@ -203,6 +243,9 @@ class GcsStore:
         check_key(key)
         with self._translating(op, key):
             return self._service.describe(key).info()
+
+    def _find_upload(self, upload: Upload, op: str) -> OpenUpload:
+        return self._sessions.opened(upload) or self._records.find(upload, op)
 
     def _part_name(self, upload: Upload, number: int) -> str:
         return f"{self._records.parts_folder(upload)}{number:05d}"
@@ -236,7 +279,38 @@ class GcsStore:
         with self._translating("abort upload", upload.key):
             names = [stored.name for stored in self._service.list_objects(folder)]
         with ThreadPoolExecutor(DELETERS) as pool:
-            list(pool.map(self.delete, names))
+            kept = sum(pool.map(self._is_kept, names))
+        if kept:
+            _log.warning(
+                "%d parts of %s stay in %s until their retention ends; with the permission storage.buckets.get"
+                " parts would not become objects there",
+                kept, upload.key, self._display,
+            )  # fmt: skip
+
+    def _is_kept(self, name: str) -> bool:
+        """Remove a part, if the bucket lets go of it."""
+        try:
+            self.delete(name)
+        except ObjectLocked:
+            return True
+        return False
+
+    def _complete_session(self, opened: OpenUpload, parts: Sequence[PartTag], *, if_absent: bool) -> ObjectInfo:
+        upload, size = opened.upload, self._records.check(opened, parts)
+        with self._translating("complete upload", upload.key):
+            if if_absent and not opened.attempted and self._find(upload.key) is not None:
+                raise ObjectExists("there is one already", op="complete upload", key=upload.key, store=self._display)
+            opened.attempted = True
+            whole, crc = self._sessions.complete(opened, size, len(parts))
+            self._check_whole(whole, size, whole.crc32c if crc is None else crc)
+        self._sessions.forget(upload)
+        self._records.forget(upload)
+        return whole.info()
+
+    def _check_whole(self, whole: Stored, size: int, crc: int) -> None:
+        if (whole.size, whole.crc32c) != (size, crc):
+            self._service.delete(whole.name, generation=whole.generation)
+            raise ChecksumMismatch("what was made of its parts has another size or CRC-32C", key=whole.name)
 
     def _check_generation(self, key: str, wanted: str, found: str) -> None:
         if wanted and wanted != found:

@@ -1,9 +1,10 @@
 """Errors of Google's libraries and of the service as errors of ours: the one place that knows their names."""
 
-import contextlib
 import json
 from collections.abc import Mapping
+from email.message import Message
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any
 
 import requests
@@ -22,15 +23,14 @@ from backupagent.errors import (
     TruncatedObject,
 )
 
-MAX_REFUSAL = 64 * 1024
-"""Bytes of a refusal that are read; those of the service have a few hundred."""
-
 
 class Refusal(Exception):
     """An answer that is none of the successful ones.
 
     Args:
-        answer: Its body is read here, at most ``MAX_REFUSAL`` bytes of it.
+        status: Of HTTP.
+        headers: Of the answer.
+        body: Its beginning; JSON, text, or whatever a proxy may say.
 
     Attributes:
         status: Of HTTP.
@@ -39,19 +39,17 @@ class Refusal(Exception):
         retry_after_s: How long it asks to wait.
     """
 
-    def __init__(self, answer: requests.Response) -> None:
-        self.status = answer.status_code
-        self.retry_after_s = _retry_after_s(answer.headers.get("retry-after", ""))
-        with contextlib.suppress(requests.RequestException, urllib3.exceptions.HTTPError, OSError):
-            self.code, self.message = _explanation(answer.raw.read(MAX_REFUSAL, decode_content=True))
-            super().__init__(f"{self.status} {self.code}: {self.message}")
-            return
-        self.code = self.message = ""
-        super().__init__(str(self.status))
+    def __init__(self, status: int, headers: Message, body: bytes) -> None:
+        self.status = status
+        self.retry_after_s = _retry_after_s(headers.get("retry-after", ""))
+        self.code, self.message = _explanation(body)
+        super().__init__(f"{status} {self.code}: {self.message}")
 
 
-SDK_ERRORS = (Refusal, auth.GoogleAuthError, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-"""Everything that a request is known to raise."""
+SDK_ERRORS = (
+    Refusal, auth.GoogleAuthError, requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError,
+)  # fmt: skip
+"""Everything that a request, or one for a token, is known to raise."""
 
 WRITES = frozenset({"put", "complete upload"})
 """Calls for which a failed precondition means that the object is there."""

@@ -16,6 +16,10 @@ MAX_KEY_SIZE = 1024
 MAX_METADATA_SIZE = 2048
 """Bytes of all names and values. Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html"""
 
+EXCLUDED = "x-etcd-snapshot-exclude"
+"""Tag or metadata of an object that is not to be listed, when its value is ``true``: so an operator takes a bad
+snapshot out of an immutable bucket. Source: etcd-backup-restore, docs/usage/enabling_immutable_snapshots.md."""
+
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 """Azure takes a backslash for a slash. Source: observed with Azurite 3.37.0, which says that the service does so."""
 

@@ -8,11 +8,13 @@ Source:
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import google.auth
 from google.auth import identity_pool
@@ -28,6 +30,9 @@ from backupagent.stores.opening import Opening
 
 DOCUMENTS = ("serviceaccount.json", "credentialsConfig")
 """Names of the field with the document, in order."""
+
+EMULATOR = "STORAGE_EMULATOR_HOST"
+"""Variable of Google's libraries, which the peer heeds by them: ``host:port`` or a URL."""
 
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "service_account": ("client_email", "private_key", "token_uri"),
@@ -77,11 +82,14 @@ class _Token(identity_pool.SubjectTokenSupplier):
 def open_location(opening: Opening) -> GcsStore:
     """Open a bucket; an endpoint over plain http is an emulator, which gets no credentials.
 
+    The endpoint is ``?endpoint=``, else ``storageAPIEndpoint`` beside the credentials, else the emulator that Google's
+    own libraries would use.
+
     Raises:
         ConfigError: the credentials cannot be used.
     """
     found = _find(opening)
-    endpoint = opening.location.options.get("endpoint", found.fields.get("storageAPIEndpoint", ""))
+    endpoint = opening.location.options.get("endpoint") or _endpoint(found)
     return open_gcs(
         GcsSettings(
             bucket=opening.location.bucket,
@@ -90,6 +98,21 @@ def open_location(opening: Opening) -> GcsStore:
             prefix=opening.location.prefix,
         )
     )
+
+
+def _endpoint(found: _Found) -> str:
+    named = found.fields.get("storageAPIEndpoint", "").strip()
+    emulator = os.environ.get(EMULATOR, "")
+    endpoint = named or (emulator if "://" in emulator or not emulator else f"http://{emulator}")
+    try:
+        url = urlsplit(endpoint)
+        valid = not endpoint or (url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0)
+    except ValueError:  # a port that is no number
+        valid = False
+    if not valid or "@" in endpoint:
+        name = "storageAPIEndpoint in the credentials" if named else EMULATOR
+        raise ConfigError(f"{name} is not of the form http[s]://HOST[:PORT]")
+    return endpoint
 
 
 def _find(opening: Opening) -> _Found:

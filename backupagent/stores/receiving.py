@@ -1,14 +1,34 @@
 """Answers of HTTP into the buffers of callers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from email.message import Message
+from http.client import HTTPResponse
 
 from backupagent.errors import StoreError, TruncatedObject
-
-CHUNK_SIZE = 256 * 1024
-"""Bytes that are taken from a connection at a time, and held besides the buffer."""
+from backupagent.stores.connections import fill
 
 
-def check_range(headers: Mapping[str, str], key: str, offset: int, size: int) -> None:
+def receive(answer: HTTPResponse, view: memoryview, key: str, offset: int) -> None:
+    """Receive the range that was asked for, straight into a buffer.
+
+    Args:
+        answer: Its body was not read yet.
+        view: As many bytes as were asked for.
+        key: The object.
+        offset: First byte that was asked for.
+
+    Raises:
+        StoreError: the answer begins elsewhere, or goes on behind.
+        TruncatedObject: it is shorter.
+        http.client.IncompleteRead: the connection ended before.
+    """
+    check_range(answer.headers, key, offset, len(view))
+    fill(view, answer)
+    if answer.read(1):  # only where no length was given
+        raise StoreError(f"the answer has more than {len(view)} bytes", op="read", key=key)
+
+
+def check_range(headers: Mapping[str, str] | Message, key: str, offset: int, size: int) -> None:
     """Refuse an answer that is not the range asked for, before a byte of it is read.
 
     Args:
@@ -27,21 +47,3 @@ def check_range(headers: Mapping[str, str], key: str, offset: int, size: int) ->
     length = headers.get("content-length", str(size))
     if length != str(size):
         raise TruncatedObject(f"the answer has {length} of {size} bytes", key=key)
-
-
-def receive(chunks: Iterable[bytes], view: memoryview, key: str) -> None:
-    """Fill a buffer.
-
-    Raises:
-        TruncatedObject: the content ends before.
-        StoreError: it goes on behind.
-    """
-    filled = 0
-    for chunk in chunks:
-        end = filled + len(chunk)
-        if end > len(view):
-            raise StoreError(f"the answer has more than {len(view)} bytes", op="read", key=key)
-        view[filled:end] = chunk
-        filled = end
-    if filled < len(view):
-        raise TruncatedObject(f"the answer ended after {filled} of {len(view)} bytes", key=key)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3.session
@@ -21,7 +20,7 @@ from isal import isal_zlib
 
 from backupagent.errors import ObjectNotFound, StoreError, TruncatedObject
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
-from backupagent.stores.connections import CONNECT_TIMEOUT_S, MAX_IDLE, READ_TIMEOUT_S, fill
+from backupagent.stores.connections import CONNECT_TIMEOUT_S, MAX_IDLE, READ_TIMEOUT_S, fill, http_time_s
 from backupagent.stores.keys import (
     check_key,
     check_metadata,
@@ -155,7 +154,7 @@ class S3Store:
         """Describe one object."""
         check_key(key)
         headers = self._head(key, {})
-        modified_s = _time_s(headers["last-modified"])
+        modified_s = http_time_s(headers["last-modified"])
         return ObjectInfo(key, self._size(headers, key), headers.get("etag", ""), modified_s, _metadata_in(headers))
 
     def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
@@ -187,7 +186,9 @@ class S3Store:
         if if_absent:
             headers["if-none-match"] = "*"
         with self._translating("put", key), self._direct.send("PUT", key, headers, body=view) as answer:
-            return ObjectInfo(key, len(view), answer.headers.get("etag", ""), _time_s(answer.headers["date"]), metadata)
+            return ObjectInfo(
+                key, len(view), answer.headers.get("etag", ""), http_time_s(answer.headers["date"]), metadata
+            )
 
     def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
         """Begin an object that arrives in parts."""
@@ -240,7 +241,7 @@ class S3Store:
         with self._translating("complete upload", upload.key):
             answer = self._client.complete_multipart_upload(**request)
             date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-            return ObjectInfo(upload.key, size, answer["ETag"], _time_s(date))
+            return ObjectInfo(upload.key, size, answer["ETag"], http_time_s(date))
 
     def abort_upload(self, upload: Upload) -> None:
         """Throw an upload and its parts away."""
@@ -330,14 +331,6 @@ def _decode(text: str) -> int | None:
 def _metadata_in(headers: Message) -> Mapping[str, str]:
     names = ((name.lower(), value) for name, value in headers.items())
     return {name.removeprefix(_METADATA): value for name, value in names if name.startswith(_METADATA)}
-
-
-def _time_s(date: str | None) -> float:
-    """Read a time of HTTP as seconds since 1970; 0 where there is none that can be read."""
-    try:
-        return parsedate_to_datetime(date).timestamp() if date else 0.0
-    except ValueError:
-        return 0.0
 
 
 def _ca_bundle(session: botocore.session.Session) -> str:

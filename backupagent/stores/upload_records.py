@@ -3,13 +3,14 @@
 Below ``<prefix>/manifests/parts/`` lie
 
 ``<id>.json``
-    the record of an upload: its key, part size and metadata;
+    the record of an upload: its key, part size and metadata, and which session of the store it is, if any;
 ``<id>/...``
     its parts, where a store has no parts of its own.
 
 They are hidden from every listing but one of that very folder.
 """
 
+import logging
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from backupagent.errors import ConfigError, ObjectNotFound, StoreError, TruncatedObject
+from backupagent.errors import ConfigError, ObjectLocked, ObjectNotFound, StoreError, TruncatedObject
 from backupagent.stores.base import ObjectInfo, ObjectStore, PartTag, Upload
 from backupagent.stores.keys import check_key, check_metadata, check_part_size, check_parts
 
@@ -26,16 +27,19 @@ PARTS = "manifests/parts/"
 MAX_RECORD_SIZE = 16 * 1024
 """Bytes; a key has 1 KiB and metadata 2 KiB at most, before JSON escapes them."""
 
+_log = logging.getLogger(__name__)
+
 _ID = "[0-9a-f]{32}"
 _UPLOAD_ID = re.compile(_ID)
 _HIDDEN = re.compile(rf"(?:.*/)?{PARTS}(?P<id>{_ID})(?:\.json|/.+)")
 _RECORD = re.compile(rf"(?P<id>{_ID})\.json")
 
 
-class _Record(msgspec.Struct, frozen=True):
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str
     part_size: int
     metadata: dict[str, str]
+    session: str = ""
 
 
 @dataclass
@@ -47,12 +51,14 @@ class OpenUpload:
         metadata: Of the object that it becomes.
         tags: Those parts of it that this process has uploaded or listed; of one part the newest.
         attempted: Whether this process tried to make the object visible.
+        session: Of an upload whose parts go into one session of the store: which one, sealed; else empty.
     """
 
     upload: Upload
     metadata: Mapping[str, str]
     tags: dict[int, PartTag] = field(default_factory=dict)
     attempted: bool = False
+    session: str = ""
 
     def replaced(self, parts: Sequence[PartTag]) -> list[int]:
         """Return which of the parts are not the newest that are known."""
@@ -78,13 +84,37 @@ class UploadRecords:
         Raises:
             ConfigError: key, metadata or part size cannot be used.
         """
+        self.check_new(key, part_size, metadata)
+        upload = Upload(key, secrets.token_hex(16), part_size)
+        self._write(upload, metadata, "")
+        self._open[upload.id] = OpenUpload(upload, dict(metadata))
+        return upload
+
+    def begin_session(self, key: str, part_size: int, metadata: Mapping[str, str], sealed: str) -> Upload:
+        """Remember an upload whose parts go into one session of the store.
+
+        Args:
+            key: The object.
+            part_size: Bytes of every part but the last.
+            metadata: Of the object.
+            sealed: Names the session to those who may know it; empty when it must not be written down: then the
+                upload is known to this process only.
+        """
+        upload = Upload(key, secrets.token_hex(16), part_size, in_order=True)
+        if sealed:
+            self._write(upload, metadata, sealed)
+        self._open[upload.id] = OpenUpload(upload, dict(metadata), session=sealed)
+        return upload
+
+    def check_new(self, key: str, part_size: int, metadata: Mapping[str, str]) -> None:
+        """Refuse to begin what could not be completed.
+
+        Raises:
+            ConfigError: key, metadata or part size cannot be used.
+        """
         check_key(key)
         check_metadata(metadata)
         check_part_size(part_size, self._store.limits)
-        upload = Upload(key, secrets.token_hex(16), part_size)
-        self._store.put(self._name(upload.id), msgspec.json.encode(_Record(key, part_size, dict(metadata))))
-        self._open[upload.id] = OpenUpload(upload, dict(metadata))
-        return upload
 
     def find(self, upload: Upload, op: str) -> OpenUpload:
         """Return an upload that is open; asks the store about one that this process does not know.
@@ -118,10 +148,13 @@ class UploadRecords:
         return size
 
     def forget(self, upload: Upload) -> None:
-        """Remove the record of an upload; a missing one is fine."""
+        """Remove the record of an upload; a missing one is fine, and so is one that the bucket keeps."""
         if _UPLOAD_ID.fullmatch(upload.id):
             self._open.pop(upload.id, None)
-            self._store.delete(self._name(upload.id))
+            try:
+                self._store.delete(self.name(upload.id))
+            except ObjectLocked as error:
+                _log.info("the record of a finished upload stays until its retention ends: %s", error)
 
     def parts_folder(self, upload: Upload) -> str:
         """Return where the parts of an upload lie, with a slash at its end."""
@@ -153,12 +186,17 @@ class UploadRecords:
             return listed
         return (info for info in listed if PARTS not in info.key or not _HIDDEN.fullmatch(info.key))
 
-    def _name(self, upload_id: str) -> str:
+    def name(self, upload_id: str) -> str:
+        """Return the key of an upload's record."""
         return f"{self.folder}{upload_id}.json"
+
+    def _write(self, upload: Upload, metadata: Mapping[str, str], session: str) -> None:
+        record = _Record(upload.key, upload.part_size, dict(metadata), session)
+        self._store.put(self.name(upload.id), msgspec.json.encode(record))
 
     def _recall(self, upload_id: str, info: ObjectInfo | None = None) -> OpenUpload | None:
         """Read a record; None where there is none that makes sense."""
-        name = self._name(upload_id)
+        name = self.name(upload_id)
         try:
             info = info or self._store.stat(name)
             if info.size > MAX_RECORD_SIZE:
@@ -171,4 +209,5 @@ class UploadRecords:
             check_part_size(record.part_size, self._store.limits)
         except (ObjectNotFound, TruncatedObject, ConfigError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        return OpenUpload(Upload(record.key, upload_id, record.part_size), record.metadata)
+        upload = Upload(record.key, upload_id, record.part_size, in_order=bool(record.session))
+        return OpenUpload(upload, record.metadata, session=record.session)

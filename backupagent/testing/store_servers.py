@@ -28,7 +28,8 @@ class AzuriteServer(LocalServer):
     """An Azurite with one account and a key of its own, for blobs only, without any call to the outside.
 
     What it cannot prove, because it does not implement or does not check it: immutability policies, server-side
-    copies from a URL, token credentials, accounts with a hierarchical namespace.
+    copies from a URL, token credentials, accounts with a hierarchical namespace. It computes a CRC-64 in JavaScript,
+    0.2 s for 8 MiB.
 
     Args:
         data_dir: Where it keeps its blobs, made when absent; by default a temporary one that ``close`` removes.
@@ -126,7 +127,8 @@ class FakeGcsServer(LocalServer):
     """A fake-gcs-server with its objects in memory: they are gone when it ends. It asks nobody for credentials.
 
     What it cannot prove, because it does not check it: credentials, the CRC-32C that a client gives, holds and
-    retention, any precondition of compose and delete.
+    retention, any precondition of compose and delete. Of a session that is asked for its state it makes an object, and
+    it cancels none.
 
     Args:
         binary: Path of the binary, or a name for ``require``.
@@ -167,8 +169,12 @@ class FakeGcsServer(LocalServer):
         """Whether this very server answers: only it began with a bucket of this name."""
         return http_get(self.host, self.port("gcs"), f"/storage/v1/b/{self._mark}")[0] == HTTPStatus.OK
 
-    def make_bucket(self, name: str) -> None:
+    def make_bucket(self, name: str, *, versioning: bool = False) -> None:
         """Make a bucket.
+
+        Args:
+            name: Its name.
+            versioning: Keep what is deleted or replaced as an older version.
 
         Raises:
             ServerFailed: the server refused, for example because there is one of that name.
@@ -179,7 +185,7 @@ class FakeGcsServer(LocalServer):
             self.port("gcs"),
             "/storage/v1/b?project=test",
             headers={"content-type": "application/json"},
-            body=json.dumps({"name": name}).encode(),
+            body=json.dumps({"name": name, "versioning": {"enabled": versioning}}).encode(),
         )
         if status != HTTPStatus.OK:
             raise self._failed(f"did not make the bucket {name!r}: {status} {body.decode(errors='replace')}")

@@ -271,7 +271,10 @@ class _Copy:
             if state.upload is None:
                 self._put_whole(state, slot.view)
             else:
-                self._inspect_in_order(state, part, slot)
+                in_order = state.upload.in_order()
+                self._inspect_in_order(state, part, slot, write=in_order)
+                if in_order:
+                    return  # it is written, and counted, by whoever inspects it
                 state.upload.write(part.number, slot.view)
         finally:
             self._let_go(slot)
@@ -297,8 +300,12 @@ class _Copy:
         info = self._target.put(state.item.target_key, view, metadata=metadata)
         self._publish(state, Copied(state.item, info, metadata, reread=0))
 
-    def _inspect_in_order(self, state: _ObjectState, part: Part, slot: _Slot) -> None:
-        """Queue the part; whoever finds nobody inspecting inspects every part that is due."""
+    def _inspect_in_order(self, state: _ObjectState, part: Part, slot: _Slot, *, write: bool) -> None:
+        """Queue the part; whoever finds nobody inspecting inspects every part that is due.
+
+        Where the target takes parts in order only, the same one writes them too. So nobody waits for a turn: a part
+        that came early waits without a worker, and the part that it waits for has a buffer already.
+        """
         with state.lock:
             if state.error is not None:
                 return
@@ -314,8 +321,12 @@ class _Copy:
                     state.inspecting = False
                     return
                 state.inspected += 1
+                number = state.inspected
             try:
                 state.item.inspector.update(due.view)
+                if write and state.upload is not None:
+                    state.upload.write(number, due.view)
+                    self._transfer.progress.add(len(due.view))
             finally:
                 self._let_go(due)
 

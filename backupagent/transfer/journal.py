@@ -7,11 +7,12 @@ abandoned upload, never data.
 
 import os
 import socket
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
 
-from backupagent.errors import IntegrityError, MalformedContent, ObjectNotFound, TruncatedObject
+from backupagent.errors import IntegrityError, MalformedContent, ObjectLocked, ObjectNotFound, TruncatedObject
 from backupagent.stores.base import ObjectStore, Upload
 from backupagent.stores.keys import fault_of_key
 
@@ -22,7 +23,7 @@ MAX_PID = 2**22
 """Largest process id. Source: PID_MAX_LIMIT in include/linux/threads.h of Linux 6.12."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One open upload.
 
     Attributes:
@@ -32,6 +33,7 @@ class Entry(msgspec.Struct, frozen=True):
         began_s: When it was begun, seconds since 1970.
         host: Name of the machine that works on it.
         pid: Process that works on it.
+        in_order: Whether its parts are taken in order only.
     """
 
     key: str
@@ -40,6 +42,7 @@ class Entry(msgspec.Struct, frozen=True):
     began_s: float
     host: str
     pid: Annotated[int, msgspec.Meta(ge=1, le=MAX_PID)]
+    in_order: bool = False
 
 
 class UploadJournal:
@@ -55,15 +58,17 @@ class UploadJournal:
         self._prefix = prefix
 
     def remember(self, name: str, upload: Upload, *, now_s: float) -> None:
-        """Write an upload down.
+        """Write an upload down, unless the bucket keeps an earlier entry of that name: then nobody finds the upload.
 
         Args:
             name: Name of the entry, unique to what is uploaded.
             upload: The upload.
             now_s: Time of day, seconds since 1970.
         """
-        entry = Entry(upload.key, upload.id, upload.part_size, now_s, socket.gethostname(), os.getpid())
-        self._store.put(self._key(name), msgspec.json.encode(entry))
+        host, pid = socket.gethostname(), os.getpid()
+        entry = Entry(upload.key, upload.id, upload.part_size, now_s, host, pid, upload.in_order)
+        with suppress(ObjectLocked):
+            self._store.put(self._key(name), msgspec.json.encode(entry))
 
     def recall(self, name: str) -> Upload | None:
         """Find an upload that an earlier run began; None when there is none, or the entry makes no sense."""
@@ -72,11 +77,11 @@ class UploadJournal:
             entry = self._read(self._key(name), size)
         except (ObjectNotFound, IntegrityError):
             return None
-        return Upload(entry.key, entry.upload, entry.part_size)
+        return Upload(entry.key, entry.upload, entry.part_size, in_order=entry.in_order)
 
     def forget(self, name: str) -> None:
-        """Remove an entry; a missing one is fine."""
-        self._store.delete(self._key(name))
+        """Remove an entry; a missing one is fine, and so is one that the bucket keeps."""
+        self._remove(self._key(name))
 
     def uploads(self) -> set[tuple[str, str]]:
         """Return key and id of every upload that is remembered."""
@@ -107,15 +112,19 @@ class UploadJournal:
             try:
                 entry = self._read(info.key, info.size)
             except MalformedContent:
-                self._store.delete(info.key)
+                self._remove(info.key)
                 continue
             except (ObjectNotFound, TruncatedObject):  # its owner removed it, or wrote it anew
                 continue
             if _abandoned(entry, now_s, older_than_s):
                 self._store.abort_upload(Upload(entry.key, entry.upload, entry.part_size))
-                self._store.delete(info.key)
+                self._remove(info.key)
                 aborted += 1
         return aborted
+
+    def _remove(self, key: str) -> None:
+        with suppress(ObjectLocked):  # it says of an upload that is gone, which harms nobody
+            self._store.delete(key)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}{name}.json"

@@ -51,6 +51,10 @@ class PartTarget:
         self._tags: dict[int, PartTag] = {}
         self.reread = 0
 
+    def in_order(self) -> bool:
+        """Whether the parts must be written one after the other, from the first to the last."""
+        return self._begin().in_order
+
     def write(self, number: int, data: memoryview) -> None:
         """Write a part, unless the target holds the very same bytes from an earlier run.
 
@@ -60,10 +64,13 @@ class PartTarget:
         """
         upload = self._begin()
         held = self._held.get(number)
-        if held is not None and held.size == len(data) and held.crc32 == isal_zlib.crc32(data):
+        if held is not None and held.size != len(data):
+            held = None
+        if held is not None and held.crc32 == isal_zlib.crc32(data):
             tag, reread = held, held.size
         else:
-            tag, reread = self._store.upload_part(upload, number, data), 0
+            tag = self._store.upload_part(upload, number, data)
+            reread = held.size if held is not None and upload.in_order else 0  # the store did not send it again
         with self._lock:
             self._tags[number] = tag
             self.reread += reread

@@ -38,6 +38,7 @@ class ObjectWriter:
         self._sha = hashlib.sha256()
         self._upload: Upload | None = None
         self._queued: list[tuple[Upload, int, bytearray, int]] = []
+        self._sending = 0
         self._tags: list[PartTag] = []
         self._count = 0
         self._ended = False
@@ -179,18 +180,24 @@ class ObjectWriter:
         """Upload parts until the end; run by the crew."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queued or self._ended)
+                self._changed.wait_for(lambda: self._ended or self._may_send())
                 if self._ended:
                     return
                 upload, number, buffer, filled = self._queued.pop(0)
+                self._sending += 1
             failpoints.hit("transfer.part")
             with memoryview(buffer) as view:
                 tag = self._store.upload_part(upload, number, view[:filled])
             self._transfer.progress.add(filled)
             with self._changed:
+                self._sending -= 1
                 self._tags.append(tag)
                 self._changed.notify_all()
             self._buffers.release(buffer)
+
+    def _may_send(self) -> bool:
+        """Whether a part waits, and for nothing but a worker."""
+        return bool(self._queued) and not (self._sending and self._queued[0][0].in_order)
 
 
 @contextmanager

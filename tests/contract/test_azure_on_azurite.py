@@ -109,15 +109,24 @@ def test_blocks_of_other_programs_are_not_ours(azure: AzureStore) -> None:
     assert azure.list_parts(upload) == [tag]
 
 
-def test_the_server_refuses_a_body_that_does_not_match_its_md5(
+def test_the_server_refuses_a_body_that_does_not_match_its_crc(
     azure: AzureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = azure.begin_upload("a", part_size=7)
-    monkeypatch.setattr("azure.storage.blob._shared.policies.calculate_content_md5", lambda _: bytes(16))
+    monkeypatch.setattr("backupagent.stores.azure_direct.crc64", lambda _: 0)
     for call in (lambda: azure.put("a", b"content"), lambda: azure.upload_part(upload, 1, b"content")):
-        with pytest.raises(StoreUnavailable, match="Md5Mismatch"):
+        with pytest.raises(StoreUnavailable, match="Crc64Mismatch"):
             call()
     assert keys(azure) == list(azure.list_parts(upload)) == []
+
+
+@pytest.mark.parametrize(("value", "listed"), [("true", ["b"]), ("false", ["a", "b"])])
+def test_what_a_tag_excludes_is_not_listed(azure: AzureStore, value: str, listed: list[str]) -> None:
+    azure.put("a", b"x")
+    azure.put("b", b"x")
+    azure._container.get_blob_client("a").set_blob_tags({"x-etcd-snapshot-exclude": value})
+    assert keys(azure) == listed
+    assert read(azure, "a", 1) == b"x"
 
 
 def test_metadata_of_the_largest_size(azure: AzureStore) -> None:

@@ -1,7 +1,8 @@
 """What only a server of Google's protocol can say about the Google Cloud Storage store.
 
 fake-gcs-server cannot prove: credentials, the refusal of a wrong CRC-32C, preconditions of compose and delete,
-retention and holds. What is asked for is tested in ``tests/unit/stores/test_cloud_wire.py``.
+retention and holds; a session's state cannot be asked for, and none is cancelled. What is asked for is tested in
+``tests/unit/stores/test_cloud_wire.py`` and ``test_gcs_sessions.py``.
 """
 
 import zlib
@@ -14,13 +15,28 @@ from killed import leave_an_upload
 from store_access import content, keys, read
 from stores import STORES, gcs_settings
 
+from backupagent.cancel import Cancel
 from backupagent.errors import ChecksumMismatch, ObjectNotFound, StoreError, StoreUnavailable
+from backupagent.progress import Progress
+from backupagent.settings import TransferSettings
 from backupagent.stores import open_store, parse_location
 from backupagent.stores.base import Upload
 from backupagent.stores.gcs import COMPOSE_LIMIT, GcsStore, open_gcs
+from backupagent.stores.memory import MemoryStore
 from backupagent.testing.store_servers import FakeGcsServer
+from backupagent.transfer.context import Transfer
+from backupagent.transfer.copying import CopyItem, copy_objects
+from backupagent.transfer.journal import UploadJournal
 
 pytestmark = pytest.mark.servers
+
+
+class Seen:
+    def update(self, data: memoryview) -> None:
+        """Take it."""
+
+    def finish(self) -> None:
+        """Agree."""
 
 
 @pytest.fixture
@@ -46,6 +62,23 @@ def test_any_number_of_parts_becomes_one_object(gcs: GcsStore, count: int) -> No
     assert gcs.stat("a").metadata == {"kind": "full"}
     assert keys(gcs) == ["a"]
     assert keys(gcs, "manifests/parts/") == []
+
+
+@pytest.mark.parametrize("kind", ["fake-gcs", "fake-gcs-sessions"])
+def test_a_copy_by_many_workers(request: pytest.FixtureRequest, kind: str) -> None:
+    source, data = MemoryStore(), content(9 * 1024 * 1024 + 5)
+    for key in "ab":
+        source.put(key, data)
+    items = [
+        CopyItem(info.key, info.size, info.etag, f"copy/{info.key}", Seen(), dict, f"name-{info.key}")
+        for info in source.list_objects("")
+    ]
+    how = Transfer(TransferSettings(workers=8, window=2, part_size=1024 * 1024), Cancel(), Progress())
+    with STORES[kind](request) as store:
+        copy_objects(source, store, items, UploadJournal(store, "journal/"), how)
+        assert keys(store) == ["copy/a", "copy/b"]
+        assert [read(store, key, len(data)) for key in keys(store)] == [data, data]
+        assert list(store.list_uploads("")) == []
 
 
 def test_an_upload_survives_the_death_of_its_process(uri: str) -> None:
@@ -125,6 +158,14 @@ def test_a_part_that_is_gone_is_an_error(gcs: GcsStore) -> None:
     with pytest.raises(StoreError):
         gcs.complete_upload(upload, [tag])
     assert keys(gcs) == []
+
+
+@pytest.mark.parametrize(("value", "listed"), [("true", ["b"]), ("false", ["a", "b"])])
+def test_what_its_metadata_excludes_is_not_listed(gcs: GcsStore, value: str, listed: list[str]) -> None:
+    gcs._service.insert("a", memoryview(b"x"), {"x-etcd-snapshot-exclude": value})
+    gcs.put("b", b"x")
+    assert keys(gcs) == listed
+    assert read(gcs, "a", 1) == b"x"
 
 
 def test_metadata_of_the_largest_size(gcs: GcsStore) -> None:

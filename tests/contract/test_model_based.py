@@ -18,7 +18,7 @@ from backupagent.stores.base import ObjectStore, PartTag, Upload
 KEYS = st.sampled_from(["a/b", "a-b", "a/c/d", "a0", "v2/x", "é"])
 CONTENT = st.binary(max_size=40)
 PART_SIZE = 4
-EXAMPLES = {"local": 60, "minio": 8, "azurite": 8, "fake-gcs": 8}
+EXAMPLES = {"local": 60, "minio": 8, "azurite": 8, "fake-gcs": 8, "fake-gcs-sessions": 8}
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -62,10 +62,11 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             pieces = [data[at : at + PART_SIZE] for at in range(0, len(data), PART_SIZE)] or [b""]
         numbered = list(enumerate(pieces, 1))
-        tags: list[PartTag] = [self.store.upload_part(upload, number, piece) for number, piece in numbered[::-1]]
+        order = numbered if upload.in_order else numbered[::-1]
+        sent: list[PartTag] = [self.store.upload_part(upload, number, piece) for number, piece in order]
         if if_absent and upload.key in self.objects:
             with pytest.raises(ObjectExists):
-                self.store.complete_upload(upload, tags[::-1], if_absent=True)
+                self.store.complete_upload(upload, sorted(sent, key=lambda tag: tag.number), if_absent=True)
             self.store.abort_upload(upload)
         else:
             self.store.complete_upload(upload, self.store.list_parts(upload), if_absent=if_absent)

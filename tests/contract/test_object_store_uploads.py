@@ -7,7 +7,7 @@ import pytest
 from store_access import begin, content, keys, part_size, read
 
 from backupagent.errors import ConfigError, ObjectNotFound, StoreError
-from backupagent.stores.base import ObjectStore, Upload
+from backupagent.stores.base import ObjectStore, PartTag, Upload
 
 THREADS = 16
 
@@ -38,19 +38,29 @@ class TestUpload:
         size = part_size(store)
         data = content(3 * size + 7)
         upload = begin(store)
-        with ThreadPoolExecutor(4) as pool:
-            tags = list(
-                pool.map(
-                    lambda number: store.upload_part(upload, number, data[(number - 1) * size : number * size]),
-                    (4, 2, 3, 1),
-                )
-            )
+
+        def send(number: int) -> PartTag:
+            return store.upload_part(upload, number, data[(number - 1) * size : number * size])
+
+        if upload.in_order:
+            with pytest.raises(StoreError):
+                send(2)
+            tags = [send(number) for number in (1, 2, 3, 4)]
+        else:
+            with ThreadPoolExecutor(4) as pool:
+                tags = list(pool.map(send, (4, 2, 3, 1)))
         store.complete_upload(upload, sorted(tags, key=lambda tag: tag.number))
         assert read(store, "big", len(data)) == data
 
     def test_a_part_sent_again_replaces_the_first(self, store: ObjectStore) -> None:
         upload = begin(store)
         old = store.upload_part(upload, 1, b"old and longer")
+        if upload.in_order:
+            with pytest.raises(StoreError):
+                store.upload_part(upload, 1, b"new")
+            store.complete_upload(upload, [old])
+            assert read(store, "big", store.stat("big").size) == b"old and longer"
+            return
         new = store.upload_part(upload, 1, b"new")
         assert [(tag.number, tag.etag) for tag in store.list_parts(upload)] == [(1, new.etag)]
         with pytest.raises(StoreError):
@@ -62,9 +72,9 @@ class TestUpload:
         upload = begin(store)
         assert list(store.list_parts(upload)) == []
         pieces = {1: content(part_size(store)), 2: b"tail"}
-        sent = [store.upload_part(upload, number, pieces[number]) for number in (2, 1)]
+        sent = [store.upload_part(upload, number, pieces[number]) for number in ((1, 2) if upload.in_order else (2, 1))]
         listed = list(store.list_parts(upload))
-        assert listed == sent[::-1]
+        assert listed == sorted(sent, key=lambda tag: tag.number)
         for tag in listed:
             assert tag.size == len(pieces[tag.number])
             assert tag.crc32 == zlib.crc32(pieces[tag.number])
@@ -127,7 +137,7 @@ class TestUpload:
     def test_parts_with_a_hole_are_refused(self, store: ObjectStore) -> None:
         upload = begin(store)
         first = store.upload_part(upload, 1, content(part_size(store)))
-        third = store.upload_part(upload, 3, b"x")
+        third = PartTag(3, 1, "x") if upload.in_order else store.upload_part(upload, 3, b"x")
         for parts in ([], [third], [first, third], [third, first], [first, first]):
             with pytest.raises(StoreError):
                 store.complete_upload(upload, parts)
@@ -135,7 +145,12 @@ class TestUpload:
 
     def test_a_short_part_in_the_middle_is_refused(self, store: ObjectStore) -> None:
         upload = begin(store)
-        tags = [store.upload_part(upload, number, b"short") for number in (1, 2)]
+        tags = [store.upload_part(upload, 1, b"short")]
+        if upload.in_order:
+            with pytest.raises(StoreError):
+                store.upload_part(upload, 2, b"short")
+            return
+        tags.append(store.upload_part(upload, 2, b"short"))
         with pytest.raises(StoreError):
             store.complete_upload(upload, tags)
         assert keys(store) == []

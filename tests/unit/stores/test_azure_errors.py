@@ -16,7 +16,7 @@ from backupagent.errors import (
     StoreUnavailable,
     TruncatedObject,
 )
-from backupagent.stores.azure_errors import SDK_ERRORS, translate
+from backupagent.stores.azure_errors import SDK_ERRORS, Refusal, translate
 
 
 class Answer:
@@ -119,3 +119,38 @@ def test_no_answer(error: Exception, expected: type[BackupAgentError]) -> None:
     translated = translate(error, "read", "v2/a", "az://c")
     assert type(translated) is expected
     assert type(error).__name__ in str(translated)
+
+
+XML = (
+    b'\xef\xbb\xbf<?xml version="1.0"?><Error><Code>%s</Code><Message>%s\nRequestId:1\n'
+    b"AuthenticationErrorDetail: the MAC signature c2lnbmF0dXJl</Message></Error>"
+)
+
+
+@pytest.mark.parametrize(
+    ("op", "status", "headers", "body", "expected", "said"),
+    [
+        ("put", 400, {}, XML % (b"Crc64Mismatch", b"bad &amp; worse"), StoreUnavailable, "Crc64Mismatch: bad & worse"),
+        ("stat", 404, {"x-ms-error-code": "BlobNotFound"}, b"", ObjectNotFound, "BlobNotFound"),
+        ("put", 409, {}, XML % (b"BlobAlreadyExists", b"there"), ObjectExists, "BlobAlreadyExists: there"),
+        ("read", 416, {}, XML % (b"InvalidRange", b"too far"), TruncatedObject, "InvalidRange: too far"),
+        ("read", 403, {}, XML % (b"AuthenticationFailed", b"no"), AccessDenied, "AuthenticationFailed: no"),
+        ("read", 502, {}, b"<html>a proxy\xff", StoreUnavailable, "HTTP status 502"),
+        ("read", 307, {"x-ms-error-code": "<b>"}, b"", StoreError, "HTTP status 307"),
+    ],
+)
+def test_refusals_of_direct_requests(
+    op: str, status: int, headers: dict[str, str], body: bytes, expected: type[BackupAgentError], said: str
+) -> None:
+    refusal = Refusal(status, headers, body)
+    assert isinstance(refusal, SDK_ERRORS)
+    error = translate(refusal, op, "v2/a", "az://c")
+    assert type(error) is expected
+    assert said in str(error)
+    assert "c2lnbmF0dXJl" not in f"{error}{refusal!r}"
+
+
+def test_retry_after_of_direct_requests() -> None:
+    error = translate(Refusal(503, {"retry-after": "7"}, b""), "put", "a", "az://c")
+    assert isinstance(error, StoreUnavailable)
+    assert error.retry_after_s == 7

@@ -2,12 +2,11 @@
 
 import base64
 import json
-import sys
-import types
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from azure.identity import DefaultAzureCredential, WorkloadIdentityCredential
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import identity_pool
@@ -65,7 +64,7 @@ def gcs_credentials(uri: str, **options: object) -> object:
     store = open_store(parse_location(uri), **options)
     assert isinstance(store, GcsStore)
     store.close()
-    return store._service._session.credentials
+    return store._service.credentials
 
 
 class TestAzure:
@@ -95,6 +94,16 @@ class TestAzure:
         assert "account=uri" in azure(f"az://cont?credentials={tmp_path}/uri").display
         monkeypatch.setenv("SOURCE_AZURE_APPLICATION_CREDENTIALS", str(tmp_path / "source"))
         assert "account=source" in azure("az://cont", variable_prefix="SOURCE_").display
+        (tmp_path / "source-json").write_text(json.dumps(AZURE | {"storageAccount": "sourcejson"}))
+        monkeypatch.setenv("SOURCE_AZURE_APPLICATION_CREDENTIALS_JSON", str(tmp_path / "source-json"))
+        assert "account=sourcejson" in azure("az://cont", variable_prefix="SOURCE_").display
+        assert "account=json" in azure("az://cont").display
+
+    def test_a_directory_with_a_json_document(self, tmp_path: Path) -> None:
+        """As a mounted Secret has it: with the names that the peer's documents have, of which some are not for us."""
+        document = AZURE | {"bucketName": "other", "domain": "blob.core.usgovcloudapi.net"}
+        store = azure(f"az://cont?credentials={write(tmp_path / 'c', {'azure.json': json.dumps(document)})}")
+        assert store._container.url == "https://account.blob.core.usgovcloudapi.net/cont"
 
     @pytest.mark.parametrize(
         ("fields", "named"),
@@ -111,23 +120,26 @@ class TestAzure:
             azure("az://cont", credentials=fields)
         assert "hunter2" not in f"{raised.value}{raised.value.__cause__}"
 
-    def test_without_credentials_a_package_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "azure.identity", None)
-        with pytest.raises(ConfigError, match="azure-identity") as raised:
-            azure("az://cont?account=account")
-        assert "install" in raised.value.hint
+    def test_without_an_account_nothing_is_opened(self) -> None:
         with pytest.raises(ConfigError, match="not named"):
             azure("az://cont")
 
-    def test_that_package_gives_tokens_over_tls_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Tokens:
-            def get_token(self, *scopes: str, **_: object) -> None:
-                """Give none."""
+    def test_without_credentials_those_of_the_surroundings_count(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a Pod with workload identity; nothing is asked before the first request."""
+        (tmp_path / "token").write_text("federated")
+        for name, value in (
+            ("CLIENT_ID", "client"), ("TENANT_ID", "tenant"), ("FEDERATED_TOKEN_FILE", str(tmp_path / "token")),
+            ("AUTHORITY_HOST", "login.chinacloudapi.cn"),
+        ):  # fmt: skip
+            monkeypatch.setenv(f"AZURE_{name}", value)
+        credential = azure("az://cont?account=account")._container.credential
+        assert isinstance(credential, DefaultAzureCredential)
+        workload = [one for one in credential.credentials if isinstance(one, WorkloadIdentityCredential)]
+        assert [one._token_file_path for one in workload] == [str(tmp_path / "token")]
 
-        module = types.ModuleType("azure.identity")
-        module.DefaultAzureCredential = Tokens
-        monkeypatch.setitem(sys.modules, "azure.identity", module)
-        assert isinstance(azure("az://cont?account=account")._container.credential, Tokens)
+    def test_a_token_goes_over_tls_only(self) -> None:
         with pytest.raises(ConfigError, match="HTTPS"):
             azure("az://cont?account=account&endpoint=http://127.0.0.1:1/account")
 
@@ -141,7 +153,9 @@ class TestGcs:
     def test_a_service_account(self, account: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = write(tmp_path / "c", {"serviceaccount.json": json.dumps(account)})
         monkeypatch.setenv("SOURCE_GOOGLE_APPLICATION_CREDENTIALS", str(folder / "serviceaccount.json"))
+        (tmp_path / "other.json").write_text(json.dumps(account))
         for found in (
+            gcs_credentials(f"gs://bucket?credentials={tmp_path}"),
             gcs_credentials(f"gs://bucket?credentials={folder}"),
             gcs_credentials(f"gs://bucket?credentials={folder}/serviceaccount.json"),
             gcs_credentials("gs://bucket", variable_prefix="SOURCE_"),
@@ -150,6 +164,43 @@ class TestGcs:
             assert isinstance(found, service_account.Credentials)
             assert found.service_account_email == account["client_email"]
             assert found.scopes == ["https://www.googleapis.com/auth/devstorage.read_write"]
+
+    def test_the_order_of_the_variables(
+        self, account: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("uri", "variable", "json", "source", "source-json"):
+            (tmp_path / name).write_text(json.dumps(account | {"client_email": name}))
+
+        def email(uri: str = "gs://bucket", prefix: str = "") -> str:
+            return gcs_credentials(uri, variable_prefix=prefix).service_account_email
+
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "variable"))
+        assert email() == "variable"
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS_JSON", str(tmp_path / "json"))
+        assert email() == "json"
+        assert email(f"gs://bucket?credentials={tmp_path}/uri") == "uri"
+        monkeypatch.setenv("SOURCE_GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "source"))
+        assert (email(prefix="SOURCE_"), email()) == ("source", "json")
+        monkeypatch.setenv("SOURCE_GOOGLE_APPLICATION_CREDENTIALS_JSON", str(tmp_path / "source-json"))
+        assert (email(prefix="SOURCE_"), email()) == ("source-json", "json")
+
+    def test_the_emulator_of_googles_libraries(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def endpoint(uri: str, **options: object) -> str:
+            return open_store(parse_location(uri), **options).display.partition("endpoint=")[2]
+
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:1")
+        assert isinstance(gcs_credentials("gs://bucket"), AnonymousCredentials)
+        assert endpoint("gs://bucket") == "http://127.0.0.1:1"
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:2")
+        assert endpoint("gs://bucket") == "http://127.0.0.1:2"
+        assert endpoint("gs://bucket", credentials={"storageAPIEndpoint": "http://127.0.0.1:3"}) == "http://127.0.0.1:3"
+        assert endpoint("gs://bucket?endpoint=http://127.0.0.1:4") == "http://127.0.0.1:4"
+        for wrong in ("127.0.0.1:x", "ftp://127.0.0.1", "http://", "http://user@127.0.0.1"):
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", wrong)
+            with pytest.raises(ConfigError, match="STORAGE_EMULATOR_HOST"):
+                endpoint("gs://bucket")
+        with pytest.raises(ConfigError, match="storageAPIEndpoint"):
+            endpoint("gs://bucket", credentials={"storageAPIEndpoint": "127.0.0.1:x"})
 
     def test_the_endpoint_beside_the_document(self, account: dict[str, str], tmp_path: Path) -> None:
         fields = {"serviceaccount.json": json.dumps(account), "storageAPIEndpoint": "https://storage.example\n"}
@@ -163,6 +214,21 @@ class TestGcs:
         assert found.retrieve_subject_token(None) == "first"
         (folder / "token").write_text("second")
         assert found.retrieve_subject_token(None) == "second"
+
+    def test_an_external_account_as_gardener_writes_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        document = EXTERNAL | {
+            "universe_domain": "googleapis.com",
+            "credential_source": {"file": str(tmp_path / "c" / "token"), "format": {"type": "text"}},
+            "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/projects/-"
+            "/serviceAccounts/agent@project.iam.gserviceaccount.com:generateAccessToken",
+        }
+        fields = {"credentialsConfig": json.dumps(document), "token": "first", "projectID": "project"}
+        folder = write(tmp_path / "c", fields)
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(folder / "credentialsConfig"))
+        found = gcs_credentials("gs://bucket")
+        assert isinstance(found, identity_pool.Credentials)
+        assert found.service_account_email == "agent@project.iam.gserviceaccount.com"
+        assert found.retrieve_subject_token(None) == "first"
 
     def test_an_external_account_from_memory(self) -> None:
         fields = {"credentialsConfig": json.dumps(EXTERNAL), "token": "given"}

@@ -1,7 +1,6 @@
 """The Azure and Google stores against a server that answers exactly the bytes a test wrote down."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,11 +8,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import google_crc32c
 import pytest
-from azure.core.credentials import AzureNamedKeyCredential
-from google.auth.credentials import AnonymousCredentials
+from azure.core.credentials import AccessToken, AzureNamedKeyCredential
+from google.auth.credentials import AnonymousCredentials, Credentials
 from scripted import ScriptedServer, answer
 
+from backupagent.clock import FakeClock
 from backupagent.errors import (
+    AccessDenied,
     BackupAgentError,
     ChecksumMismatch,
     ObjectChanged,
@@ -23,16 +24,18 @@ from backupagent.errors import (
     TruncatedObject,
 )
 from backupagent.stores.azure import AzureSettings, AzureStore, open_azure
+from backupagent.stores.azure_direct import DirectRequests
 from backupagent.stores.base import ObjectStore, PartTag
 from backupagent.stores.gcs import GcsSettings, GcsStore, open_gcs
 
+CRC64_OF_CONTENT = 0x96155D5F25504C61  # of b"content", computed bit by bit
 KEY = base64.b64encode(b"hunter2 hunter2 hunter2").decode()
 WRITTEN = b'ETag: "0x1"\r\nLast-Modified: Mon, 23 Nov 2026 17:42:40 GMT\r\n'
 
 
 CHUNKED = (
-    b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 3-6/9\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"2\r\nab\r\n0\r\n\r\n"
+    b"HTTP/1.1 206 Partial Content\r\nConnection: close\r\nContent-Range: bytes 3-6/9\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n%s\r\n0\r\n\r\n"
 )
 
 
@@ -132,9 +135,10 @@ def test_a_redirection_is_not_followed(store: ObjectStore, server: ScriptedServe
         answer("206 Partial Content", b"Content-Range: bytes 3-8/100\r\n", b"abcdef"),
         answer("200 OK", b"", b"abcd"),
         answer("204 No Content"),
-        CHUNKED,
+        CHUNKED % b"2\r\nab",
+        CHUNKED % b"6\r\nabcdef",
     ],
-    ids=["cut", "short", "elsewhere", "long", "whole", "empty", "chunked"],
+    ids=["cut", "short", "elsewhere", "long", "whole", "empty", "chunked short", "chunked long"],
 )
 def test_an_answer_that_is_not_the_range_is_refused(store: ObjectStore, server: ScriptedServer, said: bytes) -> None:
     server.answers = [said] * 3
@@ -149,14 +153,32 @@ def test_content_is_read_as_it_is_stored(store: ObjectStore, server: ScriptedSer
     assert read(store, offset=3) == b"abcd"
 
 
+LISTING = b"""<?xml version="1.0"?><EnumerationResults ServiceEndpoint="x" ContainerName="cont"><Blobs>%s</Blobs>
+<NextMarker/></EnumerationResults>"""
+BLOB = b"""<Blob><Name>%s</Name><Properties><Last-Modified>Mon, 23 Nov 2026 17:42:40 GMT</Last-Modified><Etag>0x1</Etag>
+<Content-Length>1</Content-Length><BlobType>BlockBlob</BlobType></Properties></Blob>"""
+
+
 class TestAzure:
-    def test_a_put_is_one_signed_request_with_an_md5(self, azure: AzureStore, server: ScriptedServer) -> None:
+    @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "409 Conflict"])
+    def test_who_may_not_see_tags_gets_everything(self, azure: AzureStore, server: ScriptedServer, status: str) -> None:
+        listing = answer("200 OK", b"Content-Type: application/xml\r\n", LISTING % (BLOB % b"a"))
+        server.answers = [answer(status), listing, listing]
+        assert [info.key for _ in range(2) for info in azure.list_objects("")] == ["a", "a"]
+        assert ["include=tags" in line for line, _, _ in server.requests] == [True, False, False]
+
+    def test_who_may_not_list_at_all_is_told_so(self, azure: AzureStore, server: ScriptedServer) -> None:
+        server.answers = [answer("403 Forbidden")] * 2
+        with pytest.raises(AccessDenied):
+            list(azure.list_objects(""))
+
+    def test_a_put_is_one_signed_request_with_a_crc(self, azure: AzureStore, server: ScriptedServer) -> None:
         server.answers = [answer("201 Created", WRITTEN)]
         info = azure.put("v2/a b", b"content", if_absent=True, metadata={"name": "value"})
         assert (info.etag, info.modified_s, info.size) == ("0x1", 1795455760, 7)
         ((line, headers, body),) = server.requests
         assert (line, body) == ("PUT /account/cont/v2/a%20b HTTP/1.1", b"content")
-        assert headers["content-md5"] == base64.b64encode(hashlib.md5(b"content").digest()).decode()
+        assert headers["x-ms-content-crc64"] == base64.b64encode(CRC64_OF_CONTENT.to_bytes(8, "little")).decode()
         assert headers["if-none-match"] == "*"
         assert headers["x-ms-meta-name"] == "value"
         assert headers["authorization"].startswith("SharedKey account:")
@@ -188,8 +210,55 @@ class TestAzure:
         assert server.requests[1][1]["if-none-match"] == "*"
         assert base64.b64encode(b"block") in server.requests[1][2]
 
+    def test_a_token_is_sent_with_every_request(self, server: ScriptedServer) -> None:
+        class Credential:
+            def get_token(self, *_scopes: str, **_: object) -> AccessToken:
+                return AccessToken("hunter2", 2**40)
+
+        url = f"http://127.0.0.1:{server.listener.getsockname()[1]}"
+        server.answers = [answer("200 OK"), answer("201 Created")]
+        with closing(DirectRequests(url, "cont", Credential(), FakeClock())) as direct:
+            with direct.send("HEAD", "a", {}):
+                pass
+            with direct.send("PUT", "a", {}, body=memoryview(b"x")):
+                pass
+        assert [headers["authorization"] for _, headers, _ in server.requests] == ["Bearer hunter2"] * 2
+
+    @pytest.mark.parametrize("length", [b"", b"Content-Length: x\r\n"])
+    def test_a_blob_without_a_size_is_refused(self, azure: AzureStore, server: ScriptedServer, length: bytes) -> None:
+        server.answers = [b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + length + WRITTEN + b"\r\n"]
+        with pytest.raises(StoreError, match="for a size"):
+            azure.stat("a")
+
+
+class Renewed(Credentials):
+    """Credentials whose first token the service no longer takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = "first"
+        self.count = 0
+
+    def refresh(self, request: object) -> None:
+        self.count += 1
+        self.token = f"new{self.count}"
+
 
 class TestGcs:
+    @pytest.mark.parametrize("taken", [True, False])
+    def test_a_refused_token_is_renewed_once(self, server: ScriptedServer, taken: bool) -> None:
+        credentials = Renewed()
+        url = f"http://127.0.0.1:{server.listener.getsockname()[1]}"
+        server.answers = [answer("401 Unauthorized"), resource("a", b"x") if taken else answer("401 Unauthorized")]
+        with closing(open_gcs(GcsSettings("bucket", credentials, url))) as store:
+            if taken:
+                store.put("a", b"x")
+            else:
+                with pytest.raises(AccessDenied):
+                    store.put("a", b"x")
+        assert [headers["authorization"] for _, headers, _ in server.requests] == ["Bearer first", "Bearer new1"]
+        assert credentials.count == 1
+
     def test_a_put_is_one_request_with_a_crc(self, gcs: GcsStore, server: ScriptedServer) -> None:
         content = bytes(9 * 1024 * 1024)
         server.answers = [resource("v2/a b", content)]
@@ -245,6 +314,7 @@ class TestGcs:
         monkeypatch.setattr("backupagent.stores.upload_records.secrets.token_hex", lambda _: "0" * 32)
         record = b'{"key":"a","part_size":2,"metadata":{}}'
         server.answers = [
+            answer("200 OK", b"", b"{}"),  # a bucket that keeps nothing of what is deleted
             resource("record", record),
             resource("part", b"ab", 11, crc="00000001"),
             resource("part", b"c", 12, crc="00000002"),
@@ -255,7 +325,7 @@ class TestGcs:
         tags = [gcs.upload_part(upload, 1, b"ab"), gcs.upload_part(upload, 2, b"c")]
         with pytest.raises(ObjectExists):
             gcs.complete_upload(upload, tags, if_absent=True)
-        line, _, body = server.requests[4]
+        line, _, body = server.requests[5]
         url = urlsplit(line.split()[1])
         assert url.path == "/storage/v1/b/bucket/o/a/compose"
         assert parse_qs(url.query)["ifGenerationMatch"] == ["0"]
@@ -270,6 +340,7 @@ class TestGcs:
     ) -> None:
         monkeypatch.setattr("backupagent.stores.upload_records.secrets.token_hex", lambda _: "0" * 32)
         server.answers = [
+            answer("200 OK", b"", b"{}"),
             resource("record", b'{"key":"a","part_size":2,"metadata":{}}'),
             resource("part", b"ab", 11),
             resource("a", b"aX", 13),
@@ -278,7 +349,7 @@ class TestGcs:
         upload = gcs.begin_upload("a", part_size=2)
         with pytest.raises(ChecksumMismatch):
             gcs.complete_upload(upload, [gcs.upload_part(upload, 1, b"ab")])
-        line = server.requests[3][0]
+        line = server.requests[4][0]
         assert line.startswith("DELETE /storage/v1/b/bucket/o/a?")
         assert "ifGenerationMatch=13" in line
 

@@ -1,5 +1,6 @@
-import io
 import json
+from email.message import Message
+from http.client import BadStatusLine, IncompleteRead
 
 import pytest
 import requests
@@ -17,15 +18,15 @@ from backupagent.errors import (
     StoreUnavailable,
     TruncatedObject,
 )
-from backupagent.stores.gcs_errors import MAX_REFUSAL, SDK_ERRORS, Refusal, translate
+from backupagent.stores.gcs_errors import SDK_ERRORS, Refusal, translate
+from backupagent.stores.gcs_requests import MAX_REFUSAL
 
 
 def refusal(status: int, body: bytes, headers: dict[str, str] | None = None) -> Refusal:
-    answer = requests.Response()
-    answer.status_code = status
-    answer.headers.update(headers or {})
-    answer.raw = urllib3.HTTPResponse(io.BytesIO(body), preload_content=False)
-    return Refusal(answer)
+    answered = Message()
+    for name, value in (headers or {}).items():
+        answered[name] = value
+    return Refusal(status, answered, body)
 
 
 def explained(reason: str, message: str = "the message") -> bytes:
@@ -112,6 +113,8 @@ def test_retry_after(header: str, expected: float | None) -> None:
         (requests.exceptions.ChunkedEncodingError("cut"), StoreUnavailable),
         (urllib3.exceptions.ProtocolError("cut"), StoreUnavailable),
         (ConnectionResetError("reset"), StoreUnavailable),
+        (IncompleteRead(b""), StoreUnavailable),
+        (BadStatusLine("x"), StoreUnavailable),
         (requests.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED"), StoreError),
         (auth.TransportError("no route"), StoreUnavailable),
         (auth.RefreshError("invalid_grant", retryable=True), StoreUnavailable),

@@ -9,12 +9,24 @@ import msgspec
 import pytest
 from transfer_fakes import JOURNAL, HookedStore, journal_of, unavailable
 
-from backupagent.errors import ObjectNotFound, StoreUnavailable, TruncatedObject
-from backupagent.stores.base import Upload
+from backupagent.errors import ObjectLocked, ObjectNotFound, StoreUnavailable, TruncatedObject
+from backupagent.stores.base import ObjectInfo, Upload
 from backupagent.testing.faulty import Fault, FaultyStore
 from backupagent.transfer.journal import MAX_ENTRY_SIZE, MAX_PID, UploadJournal
 
 DAY_S = 86_400.0
+
+
+class KeepingStore(HookedStore):
+    """A bucket with retention: what was written stays, and stays as it is."""
+
+    def put(self, key: str, data: bytes, **options: object) -> ObjectInfo:
+        if key in self.names():
+            raise ObjectLocked("planned", op="put", key=key)
+        return super().put(key, data, **options)
+
+    def delete(self, key: str) -> None:
+        raise ObjectLocked("planned", op="delete", key=key)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +55,26 @@ def put_entry(store: HookedStore, name: str, **changes: object) -> Upload:
 def clean(store: HookedStore | FaultyStore, age_s: float = 0.0) -> int:
     journal = UploadJournal(store, JOURNAL)
     return journal.abort_abandoned(now_s=1000.0 + age_s, older_than_s=DAY_S, stream_marker="stream-")
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_whether_parts_come_in_order_is_remembered(in_order: bool) -> None:
+    journal = journal_of(HookedStore())
+    journal.remember("name", Upload("key", "id", 4, in_order=in_order), now_s=1.0)
+    assert journal.recall("name").in_order == in_order
+
+
+def test_where_nothing_can_be_removed_the_first_entry_stays() -> None:
+    store = KeepingStore()
+    journal = journal_of(store)
+    first, second = (store.begin_upload("key", part_size=4) for _ in range(2))
+    journal.remember("stream-a", first, now_s=1.0)
+    journal.forget("stream-a")
+    journal.remember("stream-a", second, now_s=2.0)
+    assert journal.recall("stream-a") == first
+    super(KeepingStore, store).put(f"{JOURNAL}stream-b.json", b"damaged")
+    assert clean(store, 2 * DAY_S) == 1
+    assert store.list_uploads("") == [second]
 
 
 def test_what_is_remembered_is_recalled_until_it_is_forgotten() -> None:

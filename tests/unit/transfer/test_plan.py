@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backupagent.errors import ConfigError
+from backupagent.stores import azure, gcs, s3
 from backupagent.stores.base import StoreLimits
 from backupagent.transfer.plan import Part, fitting_part_size, plan_parts
 from backupagent.units import MiB
@@ -46,6 +47,22 @@ def test_an_empty_object_has_one_empty_part() -> None:
 )
 def test_part_sizes_fit_the_limits_of_s3(size: int, wanted: int, fitting: int) -> None:
     assert fitting_part_size(size, part_size=wanted, limits=StoreLimits(min_part=5 * MiB)) == fitting
+
+
+@pytest.mark.parametrize("limits", [azure.LIMITS, gcs.LIMITS, s3.LIMITS], ids=["azure", "gcs", "s3"])
+@pytest.mark.parametrize("size", [5 * 10**12, 5 * 1024**4])
+def test_the_largest_objects_fit_every_provider(size: int, limits: StoreLimits) -> None:
+    """5 TiB is the most that S3 and Google hold."""
+    part_size = fitting_part_size(size, part_size=8 * MiB, limits=limits)
+    parts = plan_parts(size, part_size)
+    assert len(parts) <= limits.max_parts
+    assert limits.min_part <= part_size <= limits.max_part
+    assert sum(part.size for part in parts) == size
+
+
+def test_the_limits_are_those_of_the_services() -> None:
+    assert (azure.LIMITS.max_parts, azure.LIMITS.max_part) == (50_000, 4000 * MiB)
+    assert (gcs.COMPOSE_LIMIT, gcs.LIMITS.max_parts) == (32, 10_000)
 
 
 def test_an_object_that_the_store_cannot_hold_is_refused() -> None:

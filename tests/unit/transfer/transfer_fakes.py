@@ -4,6 +4,7 @@ import hashlib
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -162,6 +163,40 @@ class HookedStore(MemoryStore):
 
     def open_uploads(self) -> list[str]:
         return [upload.key for upload in self.list_uploads("")]
+
+
+class OrderedStore(HookedStore):
+    """A store that takes the parts of an upload in order only, one at a time, as a session of Google's does.
+
+    It tells no CRC-32 of its parts, and takes one again that it has, without its bytes.
+
+    Attributes:
+        taken: Numbers of the parts whose bytes it took, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[int] = []
+        self._busy = threading.Lock()
+
+    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+        return replace(super().begin_upload(key, part_size=part_size, metadata=metadata), in_order=True)
+
+    def list_parts(self, upload: Upload) -> list[PartTag]:
+        return [replace(tag, crc32=None) for tag in super().list_parts(upload)]
+
+    def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
+        assert self._busy.acquire(blocking=False), "two parts at once"
+        try:
+            held = super().list_parts(upload)
+            assert number <= len(held) + 1, f"part {number} came before part {len(held) + 1}"
+            if number <= len(held):
+                return held[number - 1]
+            tag = super().upload_part(upload, number, data)
+            self.taken.append(number)
+            return tag
+        finally:
+            self._busy.release()
 
 
 class Digest:
