@@ -16,7 +16,7 @@ from backupagent.model.snapshot import Snapshot
 from backupagent.testing import boto3_loop
 from backupagent.testing.builders import cached_chain
 from backupagent.testing.servers import MinioServer
-from backupagent.testing.toxiproxy import Toxiproxy
+from backupagent.testing.shaped_link import ShapedLink
 from backupagent.units import MiB
 
 PREFIX = "bench"
@@ -124,7 +124,8 @@ class CopyStage:
             self._source = boto3_loop.connect(self._folders["source"])
             self._target = boto3_loop.connect(self._folders["target"])
             if self._link is not None:
-                self._go_through(stack.enter_context(Toxiproxy()), self._link)
+                for role in self._servers:
+                    self._go_through(role, self._link, stack)
             boto3_loop.upload(self._source, SOURCE_BUCKET, self._chain / "v2", f"{PREFIX}/v2/")
             self._wanted = boto3_loop.sizes(self._source, SOURCE_BUCKET)
             self._stack = stack.pop_all()
@@ -160,13 +161,10 @@ class CopyStage:
             **{f"{role}_secret_key": server.secret_key for role, server in self._servers.items()},
         }
 
-    def _go_through(self, proxy: Toxiproxy, link: Link) -> None:
-        for role, server in self._servers.items():
-            way = proxy.add_link(server.endpoint)
-            way.latency(link.round_trip_ms)
-            way.bandwidth(link.bandwidth)
-            self._endpoints[role] = f"http://{way.endpoint}"
-            (self._folders[role] / "endpoint").write_text(self._endpoints[role])
+    def _go_through(self, role: str, link: Link, stack: ExitStack) -> None:
+        shape = ShapedLink(self._servers[role].endpoint, delay_ms=link.round_trip_ms, rate=link.bandwidth)
+        self._endpoints[role] = f"http://{stack.enter_context(shape).endpoint}"
+        (self._folders[role] / "endpoint").write_text(self._endpoints[role])
 
     def problem(self, fields: Mapping[str, str], report: Mapping[str, Any] | None) -> str:
         """Return which snapshot is not in the target as it is in the source, or nothing."""

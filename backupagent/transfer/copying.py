@@ -342,7 +342,8 @@ class _Copy:
             self._settle(state, state.upload)
         with self._done:
             self._ended_parts += 1
-            self._done.notify_all()
+            if self._ended():
+                self._done.notify_all()
 
     def _settle(self, state: _ObjectState, upload: PartTarget) -> None:
         if state.error is None:

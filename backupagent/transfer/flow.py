@@ -94,7 +94,7 @@ class Flow:
             self._size += size + REQUEST_WEIGHT
             if not self._fixed:
                 self._measure()
-            self._changed.notify_all()
+            self._changed.notify(max(0, self._limit - self._moving))  # waking those who must wait on costs CPU
 
     def close(self) -> None:
         """Let nobody go any more."""
