@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import backupagent
@@ -126,3 +126,8 @@ OUR_COPY = Contender(
     version_pattern=r"(\d\S*)",
     reports_json=True,
 )  # fmt: skip
+
+OUR_COPY_UNCHECKED = replace(
+    OUR_COPY, name="backupagent --verify=transfer", arguments=(*OUR_COPY.arguments, "--verify=transfer")
+)
+"""The same without a look at the content: what the check of the trailers costs is the difference."""

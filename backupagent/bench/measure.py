@@ -70,12 +70,19 @@ class Measurement:
         return self.user_s + self.system_s
 
 
-def settle(clock: Clock = SYSTEM_CLOCK, touched: int = TOUCHED) -> None:
-    """Write dirty pages back, so that the next run does not pay for the one before, and have free memory ready."""
+def settle(ready_memory: int, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Write dirty pages back, so that the next run does not pay for the one before, and have free memory ready.
+
+    Args:
+        ready_memory: Bytes of it, see ``TOUCHED``; at most half of what is free.
+        clock: Source of time.
+    """
     os.sync()
     clock.sleep(SETTLE_S)
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    size = min(touched, free // 2) // mmap.PAGESIZE * mmap.PAGESIZE
+    size = min(ready_memory, free // 2) // mmap.PAGESIZE * mmap.PAGESIZE
+    if not size:
+        return
     with mmap.mmap(-1, size) as memory:
         memory[:: mmap.PAGESIZE] = b"\1" * (size // mmap.PAGESIZE)
 

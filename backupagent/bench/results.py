@@ -80,8 +80,17 @@ class ScenarioResult:
 
     def wall_ratio(self, against: str) -> float | None:
         """Return the median of our time over another's, run by run, or None when one of them went wrong."""
+        pairs = self._pairs(against)
+        return statistics.median(mine.wall_s / theirs.wall_s for mine, theirs in pairs) if pairs else None
+
+    def cpu_difference_s(self, against: str) -> float | None:
+        """Return the median of what we needed more than another, run by run, or None when one of them went wrong."""
+        pairs = self._pairs(against)
+        return statistics.median(mine.cpu_s - theirs.cpu_s for mine, theirs in pairs) if pairs else None
+
+    def _pairs(self, against: str) -> list[tuple[Measurement, Measurement]]:
         other = next((contender for contender in self.contenders if contender.name == against), None)
         if other is None or not (self.ours.is_whole and other.is_whole):
-            return None
-        pairs = zip(self.ours.runs, other.runs, strict=True)
-        return statistics.median(mine.measurement.wall_s / theirs.measurement.wall_s for mine, theirs in pairs)
+            return []
+        both = zip(self.ours.runs, other.runs, strict=True)
+        return [(mine.measurement, theirs.measurement) for mine, theirs in both]

@@ -102,14 +102,14 @@ def run_scenario(scenario: Scenario, runs: int, workspace: Path) -> ScenarioResu
         for number in range(runs):
             for contender, result in zip(scenario.contenders, found, strict=True):
                 if not result.missing:
-                    result.runs.append(_run_once(contender, stage, workspace))
+                    result.runs.append(_run_once(contender, stage, workspace, scenario.ready_memory))
                     print_run(scenario, contender.name, number, result.runs[-1])
     return ScenarioResult(scenario, found)
 
 
-def _run_once(contender: Contender, stage: Stage, directory: Path) -> Run:
+def _run_once(contender: Contender, stage: Stage, directory: Path, ready_memory: int) -> Run:
     fields = stage.fresh()
-    settle()
+    settle(ready_memory)
     measurement = measure(contender.command(fields), contender.variables(fields), directory)
     if measurement.exit_code != 0:
         told = " / ".join(measurement.stderr.strip().splitlines()[-STDERR_LINES:])

@@ -1,10 +1,11 @@
 """Every benchmark, as data: what is done to what, beside whom, and what is promised."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backupagent.bench.baselines import BOTO3_LOOP, COPY_AND_FSYNC
-from backupagent.bench.contender import OUR_COPY, OUR_RESTORE, Contender
-from backupagent.bench.peers import ETCDBRCTL_COPY, ETCDBRCTL_RESTORE, RCLONE_COPY
+from backupagent.bench.contender import OUR_COPY, OUR_COPY_UNCHECKED, OUR_RESTORE, Contender
+from backupagent.bench.measure import TOUCHED
+from backupagent.bench.peers import ETCDBRCTL_COPY, ETCDBRCTL_RESTORE, RCLONE_COPY, S5CMD_COPY
 from backupagent.bench.targets import Metric, Target
 from backupagent.testing.builders import Deltas, Full, RandomFull
 from backupagent.units import GiB, KiB, MiB
@@ -39,6 +40,10 @@ class Scenario:
         contenders: Run in this order, again and again; the first one is ours.
         targets: What is promised.
         link: What lies before the stores; None for nothing.
+        older_fulls: So many times the full lies in the store besides, under names of an older history.
+        one_server: Source and target are buckets of one store.
+        ready_memory: Bytes of free memory that are made ready before each run; see ``measure.settle``.
+        content: Bytes of uncompressed content that is moved; needed by targets for each GiB.
     """
 
     name: str
@@ -48,6 +53,10 @@ class Scenario:
     contenders: tuple[Contender, ...]
     targets: tuple[Target, ...] = ()
     link: Link | None = None
+    older_fulls: int = 0
+    one_server: bool = False
+    ready_memory: int = TOUCHED
+    content: int = 0
 
     @property
     def needs(self) -> frozenset[str]:
@@ -62,6 +71,11 @@ _SMALL_FULL = Full(values=1, value_size=16)
 _NO_DELTAS = Deltas(count=0, per_delta=0, value_size=0)
 _MIB_DELTAS = Deltas(count=100, per_delta=94, value_size=8 * KiB)
 """One MiB of JSON each."""
+_COPIED = GiB + 100 * MiB
+_BOUNDED = (Target(Metric.PEAK_MEMORY, 256 * MiB), Target(Metric.WRITTEN, NO_CONTENT))
+
+AS_FAST = 1.0
+"""As a limit of a ratio: not slower."""
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
@@ -101,22 +115,24 @@ SCENARIOS: tuple[Scenario, ...] = (
         what="copy",
         full=RandomFull(size=GiB),
         deltas=_MIB_DELTAS,
-        contenders=(OUR_COPY, ETCDBRCTL_COPY, BOTO3_LOOP),
+        contenders=(OUR_COPY, ETCDBRCTL_COPY, RCLONE_COPY, BOTO3_LOOP),
         targets=(
-            Target(Metric.WALL_RATIO, 0.75, against=ETCDBRCTL_COPY.name),
+            Target(Metric.WALL_RATIO, 1 / 1.8, against=ETCDBRCTL_COPY.name),
+            Target(Metric.WALL_RATIO, 1 / 1.8, against=RCLONE_COPY.name),
             Target(Metric.WALL_RATIO, 0.75, against=BOTO3_LOOP.name),
-            Target(Metric.CPU_S, 3.2),
-            Target(Metric.PEAK_MEMORY, 256 * MiB),
-            Target(Metric.WRITTEN, NO_CONTENT),
+            Target(Metric.CPU_PER_GIB, 2.4),
+            *_BOUNDED,
         ),
+        content=_COPIED,
     ),
     Scenario(
         name="copy-1gib-gzip",
         what="copy",
         full=RandomFull(size=GiB, codec="gzip"),
-        deltas=Deltas(count=100, per_delta=94, value_size=8 * KiB, codec="gzip"),
-        contenders=(OUR_COPY, ETCDBRCTL_COPY),
-        targets=(Target(Metric.PEAK_MEMORY, 256 * MiB), Target(Metric.WRITTEN, NO_CONTENT)),
+        deltas=replace(_MIB_DELTAS, codec="gzip"),
+        contenders=(OUR_COPY, OUR_COPY_UNCHECKED, ETCDBRCTL_COPY),
+        targets=(Target(Metric.CPU_ABOVE, 2.5, against=OUR_COPY_UNCHECKED.name), *_BOUNDED),
+        content=_COPIED,
     ),
     Scenario(
         name="copy-far",
@@ -127,10 +143,47 @@ SCENARIOS: tuple[Scenario, ...] = (
         targets=(
             Target(Metric.WALL_RATIO, 1 / 6, against=ETCDBRCTL_COPY.name),
             Target(Metric.WALL_RATIO, 1 / 4.5, against=RCLONE_COPY.name),
-            Target(Metric.PEAK_MEMORY, 256 * MiB),
-            Target(Metric.WRITTEN, NO_CONTENT),
+            *_BOUNDED,
         ),
         link=FAR,
+        content=_COPIED,
+    ),
+    Scenario(
+        name="copy-far-gzip",
+        what="copy",
+        full=RandomFull(size=GiB, codec="gzip"),
+        deltas=replace(_MIB_DELTAS, codec="gzip"),
+        contenders=(OUR_COPY, OUR_COPY_UNCHECKED),
+        targets=(
+            Target(Metric.WALL_RATIO, AS_FAST, against=OUR_COPY_UNCHECKED.name),
+            Target(Metric.CPU_ABOVE, 2.5, against=OUR_COPY_UNCHECKED.name),
+            *_BOUNDED,
+        ),
+        link=FAR,
+        content=_COPIED,
+    ),
+    Scenario(
+        name="copy-far-history",
+        what="copy",
+        full=RandomFull(size=128 * MiB, revision=100),
+        deltas=replace(_MIB_DELTAS, count=10),
+        contenders=(OUR_COPY,),
+        targets=(Target(Metric.RESTORABLE_SHARE, 1 / 3), *_BOUNDED),
+        link=FAR,
+        older_fulls=10,
+    ),
+    Scenario(
+        name="copy-one-server",
+        what="copy",
+        full=RandomFull(size=GiB),
+        deltas=_MIB_DELTAS,
+        contenders=(OUR_COPY, S5CMD_COPY, ETCDBRCTL_COPY),
+        targets=(
+            Target(Metric.WALL_RATIO, AS_FAST, against=S5CMD_COPY.name),
+            Target(Metric.WALL_RATIO, 1, against=ETCDBRCTL_COPY.name),
+            *_BOUNDED,
+        ),
+        one_server=True,
     ),
     Scenario(
         name="copy-far-many",
@@ -141,7 +194,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         targets=(
             Target(Metric.WALL_RATIO, 1 / 6, against=ETCDBRCTL_COPY.name),
             Target(Metric.CPU_S, 3.0),
-            Target(Metric.PEAK_MEMORY, 256 * MiB),
+            *_BOUNDED,
         ),
         link=FAR,
     ),
@@ -155,6 +208,7 @@ QUICK: tuple[Scenario, ...] = (
         what="restore",
         full=_SMALL_FULL,
         deltas=_TINY_DELTAS,
+        ready_memory=0,
         contenders=(OUR_RESTORE, COPY_AND_FSYNC, ETCDBRCTL_RESTORE),
     ),
     Scenario(
@@ -162,6 +216,7 @@ QUICK: tuple[Scenario, ...] = (
         what="copy",
         full=RandomFull(size=MiB),
         deltas=_TINY_DELTAS,
+        ready_memory=0,
         contenders=(OUR_COPY, BOTO3_LOOP, ETCDBRCTL_COPY),
     ),
 )

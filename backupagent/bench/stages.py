@@ -8,11 +8,12 @@ import shutil
 import urllib.parse
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from backupagent.bench.scenarios import Link, Scenario
-from backupagent.model.snapshot import Snapshot
+from backupagent.model.snapshot import Revision, Snapshot
 from backupagent.testing import boto3_loop
 from backupagent.testing.builders import cached_chain
 from backupagent.testing.servers import MinioServer
@@ -21,6 +22,8 @@ from backupagent.units import MiB
 
 PREFIX = "bench"
 SOURCE_BUCKET = "source"
+HISTORY_PERIOD_S = 3600
+"""Between the fulls of an older history."""
 
 
 class Stage(Protocol):
@@ -105,6 +108,8 @@ class CopyStage:
     def __init__(self, scenario: Scenario, workspace: Path) -> None:
         self._workspace = workspace
         self._link = scenario.link
+        self._one_server = scenario.one_server
+        self._older_fulls = scenario.older_fulls
         self._chain = cached_chain(scenario.full, scenario.deltas)
         self._stack = ExitStack()
         self._runs = 0
@@ -116,7 +121,7 @@ class CopyStage:
         """Start the stores and upload the chain to the first one."""
         with ExitStack() as stack:
             for role in ("source", "target"):
-                self._servers[role] = stack.enter_context(MinioServer(self._workspace / f"minio-{role}"))
+                self._servers[role] = self._server(role, stack)
                 self._endpoints[role] = self._servers[role].endpoint_url
                 self._folders[role] = self._write_credentials(role)
             self._servers["source"].make_bucket(SOURCE_BUCKET)
@@ -127,6 +132,7 @@ class CopyStage:
                 for role in self._servers:
                     self._go_through(role, self._link, stack)
             boto3_loop.upload(self._source, SOURCE_BUCKET, self._chain / "v2", f"{PREFIX}/v2/")
+            self._add_history()
             self._wanted = boto3_loop.sizes(self._source, SOURCE_BUCKET)
             self._stack = stack.pop_all()
         return self
@@ -160,6 +166,18 @@ class CopyStage:
             **{f"{role}_access_key": server.access_key for role, server in self._servers.items()},
             **{f"{role}_secret_key": server.secret_key for role, server in self._servers.items()},
         }
+
+    def _server(self, role: str, stack: ExitStack) -> MinioServer:
+        if self._one_server and self._servers:
+            return next(iter(self._servers.values()))
+        return stack.enter_context(MinioServer(self._workspace / f"minio-{role}"))
+
+    def _add_history(self) -> None:
+        """Put the full of the chain under older names, too."""
+        full = next(each for path in (self._chain / "v2").iterdir() if (each := Snapshot.parse(path.name)).is_full)
+        for age in range(1, self._older_fulls + 1):
+            older = replace(full, last=Revision(full.last - age), created_s=full.created_s - age * HISTORY_PERIOD_S)
+            boto3_loop.duplicate(self._source, SOURCE_BUCKET, f"{PREFIX}/v2/{full.name}", f"{PREFIX}/v2/{older.name}")
 
     def _go_through(self, role: str, link: Link, stack: ExitStack) -> None:
         shape = ShapedLink(self._servers[role].endpoint, delay_ms=link.round_trip_ms, rate=link.bandwidth)

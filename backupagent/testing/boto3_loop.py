@@ -48,6 +48,11 @@ def upload(client: S3Client, bucket: str, folder: Path, prefix: str) -> None:
             client.put_object(Bucket=bucket, Key=prefix + path.name, Body=file)
 
 
+def duplicate(client: S3Client, bucket: str, key: str, new_key: str) -> None:
+    """Let the service copy an object within a bucket."""
+    client.copy_object(Bucket=bucket, Key=new_key, CopySource={"Bucket": bucket, "Key": key})
+
+
 def empty(client: S3Client, bucket: str) -> None:
     """Delete every object of a bucket."""
     for key in sizes(client, bucket):

@@ -13,9 +13,11 @@ from backupagent.bench.stages import STAGES
 from backupagent.bench.targets import Metric, Target
 from backupagent.errors import ConfigError
 from backupagent.testing.builders import Deltas, RandomFull
-from backupagent.units import MiB
+from backupagent.units import GiB, MiB
 
-SCENARIO = Scenario("it", "restore", RandomFull(4096), Deltas(count=10, per_delta=100, value_size=1), ())
+SCENARIO = Scenario(
+    "it", "restore", RandomFull(4096), Deltas(count=10, per_delta=100, value_size=1), (), content=2 * GiB
+)
 
 
 def runs(*walls_s: float, problem: str = "", memory: int = MiB) -> list[Run]:
@@ -37,6 +39,25 @@ def test_a_ratio_needs_both_whole() -> None:
     assert result(runs(1), runs(1)).wall_ratio("stranger") is None
 
 
+def test_the_newest_chain_counts_in_the_worst_run() -> None:
+    def told(after_s: float, seconds: float) -> Run:
+        report = {"newest_chain": {"restorable_after_s": after_s}, "seconds": seconds}
+        return Run(Measurement(1, 1, 1, 1, 0, 0), report=report)
+
+    target = Target(Metric.RESTORABLE_SHARE, 0.3)
+    assert target.figure(result([told(1, 10), told(2, 5)], []), {}) == 0.4
+    assert target.figure(result(runs(1), []), {}) is None  # nothing was told
+    assert target.figure(result(runs(1, problem="broken"), []), {}) is None
+
+
+def test_cpu_is_compared_run_by_run() -> None:
+    def took(cpu_s: float) -> Run:
+        return Run(Measurement(1, cpu_s, 0, 1, 0, 0))
+
+    assert result([took(3), took(5)], [took(1), took(2)]).cpu_difference_s("peer") == 2.5
+    assert result([took(3)], []).cpu_difference_s("peer") is None
+
+
 def test_a_failed_run_leaves_no_figures() -> None:
     failed = ContenderResult("peer", runs=[*runs(1, 2), *runs(3, problem="exit code 1")])
 
@@ -52,6 +73,10 @@ def test_a_failed_run_leaves_no_figures() -> None:
         (Target(Metric.WALL_RATIO, 0.49, against="peer"), 0.5, False),
         (Target(Metric.CPU_S, 1.5), 1.5, True),
         (Target(Metric.CPU_S, 1.4), 1.5, False),
+        (Target(Metric.CPU_PER_GIB, 0.75), 0.75, True),  # 1.5 s for 2 GiB
+        (Target(Metric.CPU_PER_GIB, 0.74), 0.75, False),
+        (Target(Metric.CPU_ABOVE, 0, against="peer"), 0, True),
+        (Target(Metric.CPU_ABOVE, -0.1, against="peer"), 0, False),
         (Target(Metric.PEAK_MEMORY, MiB), MiB, True),
         (Target(Metric.PEAK_MEMORY, MiB - 1), MiB, False),
         (Target(Metric.MEMORY_GROWTH, 0, against="smaller"), MiB // 2, False),
