@@ -80,7 +80,7 @@ class S3Store:
         self._versions = Versions(connected.client, settings.bucket)
         key = settings.customer_key
         self._key_headers = key.headers() if key else {}
-        self._key_parameters = key.parameters() if key else {}
+        self._key_parameters: Mapping[str, Any] = key.parameters() if key else {}
 
     @property
     def display(self) -> str:

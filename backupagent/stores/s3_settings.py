@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from backupagent.errors import ConfigError
 
@@ -64,15 +63,16 @@ class CustomerKey:
             of_source: For the object that a server-side copy reads.
         """
         start = f"x-amz-copy-source-{_SSE}" if of_source else f"x-amz-{_SSE}"
-        return {
-            f"{start}-algorithm": self.algorithm,
-            f"{start}-key": base64.b64encode(self.key).decode(),
-            f"{start}-key-md5": base64.b64encode(hashlib.md5(self.key, usedforsecurity=False).digest()).decode(),
-        }
+        algorithm, key, md5 = self.parameters().values()
+        return {f"{start}-algorithm": algorithm, f"{start}-key": key, f"{start}-key-md5": md5}
 
-    def parameters(self) -> Mapping[str, Any]:
-        """Return the parameters of a call of the SDK, which adds the digest."""
-        return {"SSECustomerAlgorithm": self.algorithm, "SSECustomerKey": self.key}
+    def parameters(self) -> Mapping[str, str]:
+        """Return the parameters of a call of the SDK; with the digest, so that it takes all of them as they are."""
+        return {
+            "SSECustomerAlgorithm": self.algorithm,
+            "SSECustomerKey": base64.b64encode(self.key).decode(),
+            "SSECustomerKeyMD5": base64.b64encode(hashlib.md5(self.key, usedforsecurity=False).digest()).decode(),
+        }
 
 
 @dataclass(frozen=True)
