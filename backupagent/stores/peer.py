@@ -33,8 +33,16 @@ SERVICES: Mapping[str, str] = {
 }  # fmt: skip
 """Option ``service`` of the URI, by provider: those that speak S3 and have credentials of their own."""
 
-STORE_NAMES = ("S3", "ABS", "GCS", "OSS", "ECS", "OCS", "Local")
-"""The peer's own names of the providers that can be used here."""
+PROVIDER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "S3": ("aws", "stackit"),
+    "ABS": ("azure",),
+    "GCS": ("gcp",),
+    "OSS": ("alicloud",),
+    "ECS": ("dell",),
+    "OCS": ("openshift",),
+    "Local": (),
+}
+"""The peer's own names of the providers that can be used here, each with the names of infrastructures."""
 
 SWIFT = ("swift", "openstack")
 
@@ -82,6 +90,6 @@ def _unsupported(provider: str) -> ConfigError:
             " with EC2 credentials (openstack ec2 credentials create) and s3ForcePathStyle=true",
         )
     return ConfigError(
-        f"storage provider {provider!r} is not supported; known: {', '.join(STORE_NAMES)}",
+        f"storage provider {provider!r} is not supported; known: {', '.join(PROVIDER_NAMES)}",
         hint="others are reached by their S3 interface: --storage-provider=S3 with an endpoint",
     )

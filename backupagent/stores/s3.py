@@ -16,7 +16,7 @@ from typing import Any
 
 from isal import isal_zlib
 
-from backupagent.errors import ObjectChanged, ObjectLocked, ObjectNotFound, StoreError, TruncatedObject
+from backupagent.errors import AccessDenied, ObjectChanged, ObjectLocked, ObjectNotFound, StoreError, TruncatedObject
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
 from backupagent.stores.connections import fill
 from backupagent.stores.keys import (
@@ -348,7 +348,12 @@ class S3Store:
         try:
             yield
         except SDK_ERRORS as error:
-            raise translate(error, op, key, self._display) from error
+            translated = translate(error, op, key, self._display)
+            if self._key_headers and isinstance(translated, AccessDenied):
+                translated.hint = (
+                    f"{translated.hint}; or sseCustomerKey is not the key that the object was written with"
+                )
+            raise translated from error
 
 
 def _encode(crc32: int) -> str:

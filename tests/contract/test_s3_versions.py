@@ -193,21 +193,49 @@ def test_copy_and_restore(locked: S3Store, minio: MinioServer, tmp_path: Path) -
     assert report.matches_manifest is not False
 
 
+@contextlib.contextmanager
+def counted(store: S3Store) -> Iterator[Counter[str]]:
+    """Count the requests of the SDK; the direct ones are those for objects."""
+    calls: Counter[str] = Counter()
+
+    def count(event_name: str, **_: object) -> None:
+        calls.update([event_name.rpartition(".")[2]])
+
+    store._client.meta.events.register("before-send.s3", count)
+    yield calls
+    store._client.meta.events.unregister("before-send.s3", count)
+    del calls["HeadObject"]  # made to learn the way, and never sent
+
+
 def test_another_bucket_is_asked_once_and_no_object_at_all(minio: MinioServer) -> None:
     bucket = f"versions-{next(_serial)}"
     minio.make_bucket(bucket)
-    calls: Counter[str] = Counter()
-    with contextlib.closing(open_s3(s3_settings(minio, bucket))) as store:
-        event = "before-send.s3"
-        store._client.meta.events.register(event, lambda event_name, **_: calls.update([event_name.split(".")[2]]))
+    with contextlib.closing(open_s3(s3_settings(minio, bucket))) as store, counted(store) as calls:
         for number in range(5):
             store.put(f"v2/{number}", content(10))
         for info in list(store.list_objects("")):
             assert read(store, info.key, 10) == read(store, info.key, 10, etag=info.etag) == content(10)
             store.stat(info.key)
             store.delete(info.key)
-    del calls["HeadObject"]  # made to learn the way, and never sent
     assert calls == {"GetBucketVersioning": 1, "ListObjectsV2": 1, "DeleteObject": 5}
+
+
+def test_what_versions_cost(s3: S3Store) -> None:
+    s3.put("v2/a", b"x")  # the bucket is asked
+    with counted(s3) as calls:
+        s3.put("v2/b", b"x")
+    assert calls == {"ListObjectVersions": 1}
+    with counted(s3) as calls:
+        listed = list(s3.list_objects(""))
+    assert calls == {"ListObjectVersions": 1}
+    with counted(s3) as calls:
+        assert [read(s3, info.key, 1, etag=info.etag) for info in listed] == [b"x", b"x"]
+        s3.put("manifests/a.json", b"x")
+    assert calls == {}
+    with counted(s3) as calls:
+        s3.stat("v2/a")
+        read(s3, "v2/a", 1)
+    assert calls == {"ListObjectVersions": 2}
 
 
 def test_who_may_not_ask_reads_the_newest(s3: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from backupagent.errors import ConfigError
 from backupagent.stores import parse_location
-from backupagent.stores.peer import peer_uri
+from backupagent.stores.peer import PROVIDER_NAMES, SCHEMES, peer_uri
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,8 @@ def test_a_bucket_is_needed() -> None:
 def test_a_prefix_below_which_nothing_would_be_found_is_refused() -> None:
     with pytest.raises(ConfigError, match="begins with a slash"):
         peer_uri("S3", "b", "/p")
+
+
+def test_every_name_is_told_to_users() -> None:
+    names = [name.lower() for name in PROVIDER_NAMES]
+    assert sorted(names + [other for others in PROVIDER_NAMES.values() for other in others]) == sorted(SCHEMES)
