@@ -30,7 +30,7 @@ from backupagent.settings import (
     VerifySettings,
 )
 from backupagent.snapstore import Layout, SnapStore
-from backupagent.stores import SERVICES, Location, credentials_path, open_store, parse_location
+from backupagent.stores import Location, credentials_path, open_store, parse_location, service_of
 from backupagent.stores.base import ObjectStore
 from backupagent.stores.reopening import ReopeningStore
 from backupagent.stores.retrying import RetryingStore, Trouble
@@ -113,9 +113,10 @@ def _open_with_credentials(
     def open_anew() -> ObjectStore:
         return open_store(location, create=create, credentials=credentials, variable_prefix=variable_prefix)
 
-    if credentials is not None or location.provider not in SERVICES:
+    service = service_of(location)
+    if credentials is not None or not service:
         return open_anew()
-    path = credentials_path(location, SERVICES[location.provider], variable_prefix)
+    path = credentials_path(location, service, variable_prefix)
     return ReopeningStore(open_anew, credentials=path, clock=SYSTEM_CLOCK)
 
 

@@ -14,6 +14,11 @@ settings.register_profile("pr", deadline=None, suppress_health_check=[HealthChec
 settings.register_profile("nightly", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "pr"))
 
+PREFIXES = (
+    "ALICLOUD_", "AWS_", "AZURE_", "BACKUPAGENT_", "CLOUDSDK_", "ECS_", "GOOGLE_", "OPENSHIFT_", "SOURCE_",
+)  # fmt: skip
+"""Of variables that name credentials and options."""
+
 MAY_BE_MISSING = {"etcd-3.4"}
 """Servers whose absence is a skip even under ``--require=all`` (DESIGN 10)."""
 
@@ -30,11 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No CA bundle, proxy, credential, option or terminal of the developer's shell reaches a test."""
     for name in list(os.environ):
-        if (
-            name.endswith("_CA_BUNDLE")
-            or name.lower().endswith("_proxy")
-            or name.startswith(("AWS_", "AZURE_", "BACKUPAGENT_", "CLOUDSDK_", "GOOGLE_", "SOURCE_"))
-        ):
+        if name.endswith("_CA_BUNDLE") or name.lower().endswith("_proxy") or name.startswith(PREFIXES):
             monkeypatch.delenv(name)
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)

@@ -5,8 +5,14 @@ from collections.abc import Iterable
 from backupagent.cli.etcdbrctl_flags import COMMANDS, OTHER_COMMANDS
 from backupagent.cli.etcdbrctl_settings import ON_MISSING_FINAL, PASSWORD_FILE
 from backupagent.cli.pflag import Flag, Use
+from backupagent.stores.peer import PROVIDER_NAMES
 
-_HEAD = """# etcdbrctl
+_PROVIDERS = ", ".join(
+    f"`{name}`" + f" ({', '.join(f'`{other}`' for other in others)})" * bool(others)
+    for name, others in PROVIDER_NAMES.items()
+)
+
+_HEAD = f"""# etcdbrctl
 
 Generated from the tables in `backupagent/cli/` by
 `python -m backupagent.cli.etcdbrctl_page > docs/etcdbrctl.md`; do not edit.
@@ -24,8 +30,9 @@ Variables are the peer's: `STORAGE_CONTAINER`, `SOURCE_STORAGE_CONTAINER`, `(SOU
 `(SOURCE_)AZURE_APPLICATION_CREDENTIALS` (each also with `_JSON` behind it, which comes first),
 `(SOURCE_)GOOGLE_APPLICATION_CREDENTIALS`, `HOME` for `Local`, `POD_NAME`, `POD_NAMESPACE`, `ETCD_CONF`.
 
-Providers: `S3` (`aws`, `stackit`), `ABS` (`azure`), `GCS` (`gcp`), `Local`. `Swift`, `OSS`, `ECS` and `OCS` are
-refused: most of them are reached by `--storage-provider=S3` and an endpoint.
+Providers: {_PROVIDERS}.
+`OSS` goes by its S3 interface and is unproven. `Swift` is refused with exit code 2: it is reached by its S3 interface.
+Their credentials, fields and variables: [stores.md](stores.md).
 """
 
 _SAFER = (

@@ -12,8 +12,9 @@ from backupagent.cli.pflag import Given
 from backupagent.codecs import CODECS
 from backupagent.errors import ConfigError
 from backupagent.settings import ApiAuth, CopySettings, OnMissingFinal, RestoreSettings, ServerSettings
-from backupagent.stores import SERVICES
+from backupagent.stores.opening import SERVICES
 from backupagent.stores.peer import SCHEMES, peer_uri
+from backupagent.stores.peer import SERVICES as OPTIONS_OF_SERVICES
 from backupagent.units import MiB
 
 FOREVER_S = 10 * 365 * 24 * 3600.0
@@ -68,7 +69,8 @@ def store_of(given: Given, environment: Environment, *, source: bool = False) ->
 
 
 def _service(provider: str) -> str:
-    return SERVICES.get(SCHEMES.get(provider.lower(), ""), "")
+    name = provider.lower()
+    return SERVICES.get(OPTIONS_OF_SERVICES.get(name, SCHEMES.get(name, "")), "")
 
 
 def _credentials(provider: str, prefix: str, environment: Environment) -> str:

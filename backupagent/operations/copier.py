@@ -11,6 +11,7 @@ from backupagent.errors import (
     ConfigError,
     FinalSnapshotMissing,
     IntegrityError,
+    ObjectLocked,
     PartialFailure,
 )
 from backupagent.model.chain import Chain, build_chains
@@ -256,10 +257,13 @@ class Copier:
             sha.update(piece)
         if sha.hexdigest() == passage.stored_sha256:
             return None
-        self._target.store.delete(key)
-        self._target.store.delete(self._target.layout.manifest(passage.target_name))
         message = f"read back with sha256 {sha.hexdigest()}, sent with {passage.stored_sha256}"
         hint = "the target changed the object, which was removed again; check the target and copy once more"
+        try:
+            self._target.store.delete(key)
+            self._target.store.delete(self._target.layout.manifest(passage.target_name))
+        except ObjectLocked as error:  # what is wrong with the object comes first
+            hint = f"the target changed the object, and it stays there: {error.message}; copy to another prefix"
         return ChecksumMismatch(message, key=key, hint=hint)
 
 

@@ -10,9 +10,9 @@ from backupagent.clock import SYSTEM_CLOCK, Clock
 from backupagent.errors import ConfigError
 from backupagent.stores.base import ObjectStore
 from backupagent.stores.location import Location, parse_location
-from backupagent.stores.opening import SERVICES, Opening, credentials_path
+from backupagent.stores.opening import Opening, credentials_path, service_of
 
-__all__ = ["PROVIDERS", "SERVICES", "Location", "credentials_path", "open_store", "parse_location"]
+__all__ = ["PROVIDERS", "Location", "credentials_path", "open_store", "parse_location", "service_of"]
 
 
 Opener = Callable[[Opening], ObjectStore]

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -81,18 +81,19 @@ class Connections:
 
     Args:
         origin: ``scheme://host[:port]`` of the server.
-        ca_bundle: File or directory with the CAs to trust; empty for those of certifi, as the SDKs have it.
+        trusted: File or directory with the CAs to trust; empty for those of certifi, as the SDKs have it, False to
+            trust everybody.
 
     Raises:
         ConfigError: the CAs cannot be read, or the environment names a proxy that is itself reached over TLS.
     """
 
-    def __init__(self, origin: str, ca_bundle: str) -> None:
+    def __init__(self, origin: str, trusted: str | Literal[False]) -> None:
         self._origin = origin
         self._server = urlsplit(origin)
         self._proxy = _find_proxy(self._server)
         self._proxy_headers = _authorization(self._proxy)
-        self._tls = _context(ca_bundle) if self._server.scheme == "https" else None
+        self._tls = _context(trusted) if self._server.scheme == "https" else None
         self._forwarded = bool(self._proxy.netloc) and self._tls is None
         self._idle: deque[HTTPConnection] = deque()
 
@@ -213,18 +214,22 @@ def _authorization(proxy: SplitResult) -> Mapping[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
 
 
-def _context(ca_bundle: str) -> ssl.SSLContext:
-    """Verify certificates and host names, by the given CAs and only these."""
+def _context(trusted: str | Literal[False]) -> ssl.SSLContext:
+    """Verify certificates and host names, by the given CAs and only these, unless told not to."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
-    trusted = Path(ca_bundle or certifi.where())
+    if trusted is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    path = Path(trusted or certifi.where())
     try:
-        if trusted.is_dir():
-            context.load_verify_locations(capath=trusted)
+        if path.is_dir():
+            context.load_verify_locations(capath=path)
         else:
-            context.load_verify_locations(cafile=trusted)
+            context.load_verify_locations(cafile=path)
     except OSError as error:
-        raise ConfigError(f"the CAs to trust cannot be read from {str(trusted)!r}: {error}") from error
+        raise ConfigError(f"the CAs to trust cannot be read from {str(path)!r}: {error}") from error
     return context
 
 

@@ -1,6 +1,7 @@
 """Where a store is: one URI, without any secret.
 
-``file:///dir/prefix``, ``s3://bucket/prefix?endpoint=...&region=...&path-style=true&credentials=DIR_OR_FILE``,
+``file:///dir/prefix``, ``s3://bucket/prefix?endpoint=...&region=...&path-style=true&credentials=DIR_OR_FILE``
+(and the others in ``OPTIONS``; ``docs/stores.md`` says what each means),
 ``az://container/prefix?account=...&endpoint=...&credentials=...``, ``gs://bucket/prefix?endpoint=...&credentials=...``,
 ``memory://name/prefix`` (tests). Bucket, prefix and values are percent-encoded; ``+`` means itself.
 """
@@ -16,13 +17,37 @@ from backupagent.stores.keys import check_key
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "file": (),
     "memory": (),
-    "s3": ("credentials", "endpoint", "path-style", "region"),
+    "s3": (
+        "ca-file",
+        "credentials",
+        "endpoint",
+        "path-style",
+        "region",
+        "request-checksums",
+        "response-checksums",
+        "service",
+        "skip-verify",
+        "storage-class",
+    ),
     "az": ("account", "credentials", "endpoint"),
     "gs": ("credentials", "endpoint"),
 }
 """Options of each scheme; every scheme that can be opened is here."""
 
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "path-style": ("true", "false"),
+    "request-checksums": ("when_supported", "when_required"),
+    "response-checksums": ("when_supported", "when_required"),
+    "service": ("s3", "ecs", "ocs", "oss"),
+    "skip-verify": ("true", "false"),
+}
+"""The values that an option may have, where not every one makes sense."""
+
+UNREADABLE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes whose objects cannot be read before hours have passed."""
+
 _SECRET_NAME = re.compile(r"secret|passw|token|sas|sig|key|auth", re.IGNORECASE)
+_STORAGE_CLASS = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -93,9 +118,21 @@ def _options(scheme: str, query: str) -> dict[str, str]:
         options[name] = _decode(value)
     if "endpoint" in options:
         _check_endpoint(options["endpoint"])
-    if options.get("path-style", "true") not in {"true", "false"}:
-        raise ConfigError("option 'path-style' is neither true nor false")
+    for name, choices in CHOICES.items():
+        if options.get(name, choices[0]) not in choices:
+            raise ConfigError(f"option {name!r} is none of {', '.join(choices)}")
+    _check_storage_class(options.get("storage-class", "STANDARD"))
     return options
+
+
+def _check_storage_class(name: str) -> None:
+    if not _STORAGE_CLASS.fullmatch(name):
+        raise ConfigError("option 'storage-class' is no name of letters, digits, dashes and underscores")
+    if name.upper() in UNREADABLE_CLASSES:
+        raise ConfigError(
+            f"objects of storage class {name} cannot be read before hours have passed",
+            hint="STANDARD_IA and GLACIER_IR can be read at once",
+        )
 
 
 def _unknown_option(scheme: str, name: str) -> ConfigError:

@@ -9,9 +9,16 @@ from backupagent.clock import Clock
 from backupagent.stores.credentials import read_credentials
 from backupagent.stores.location import Location
 
-SERVICES: Mapping[str, str] = {"s3": "AWS", "az": "AZURE", "gs": "GOOGLE"}
-"""What stands before ``_APPLICATION_CREDENTIALS`` in the peer's environment variables, by scheme of our URIs; a scheme
-that is not here asks nobody for credentials."""
+SERVICES: Mapping[str, str] = {
+    "s3": "AWS",
+    "az": "AZURE",
+    "gs": "GOOGLE",
+    "ecs": "ECS",
+    "ocs": "OPENSHIFT",
+    "oss": "ALICLOUD",
+}
+"""What stands before ``_APPLICATION_CREDENTIALS`` in the peer's environment variables, by scheme of our URIs or by
+their option ``service``; a scheme that is not here asks nobody for credentials."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,11 @@ class Opening:
             return self.credentials
         path = self.credentials_path(service)
         return {} if path is None else read_credentials(path)
+
+
+def service_of(location: Location) -> str:
+    """Return what stands before ``_APPLICATION_CREDENTIALS`` for a store; empty when it asks for no credentials."""
+    return SERVICES.get(location.options.get("service", location.provider), "")
 
 
 def credentials_path(location: Location, service: str, variable_prefix: str) -> Path | None:

@@ -14,6 +14,12 @@ SCHEMES: Mapping[str, str] = {
     "s3": "s3",
     "aws": "s3",
     "stackit": "s3",
+    "ecs": "s3",
+    "dell": "s3",
+    "ocs": "s3",
+    "openshift": "s3",
+    "oss": "s3",
+    "alicloud": "s3",
     "abs": "az",
     "azure": "az",
     "gcs": "gs",
@@ -21,6 +27,24 @@ SCHEMES: Mapping[str, str] = {
     "local": "file",
 }
 """Scheme by provider, lower case; druid takes infrastructure names as well as store names."""
+
+SERVICES: Mapping[str, str] = {
+    "ecs": "ecs", "dell": "ecs", "ocs": "ocs", "openshift": "ocs", "oss": "oss", "alicloud": "oss",
+}  # fmt: skip
+"""Option ``service`` of the URI, by provider: those that speak S3 and have credentials of their own."""
+
+PROVIDER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "S3": ("aws", "stackit"),
+    "ABS": ("azure",),
+    "GCS": ("gcp",),
+    "OSS": ("alicloud",),
+    "ECS": ("dell",),
+    "OCS": ("openshift",),
+    "Local": (),
+}
+"""The peer's own names of the providers that can be used here, each with the names of infrastructures."""
+
+SWIFT = ("swift", "openstack")
 
 DEFAULT_LOCAL_CONTAINER = "default.bkp"
 
@@ -45,10 +69,7 @@ def peer_uri(
     """
     scheme = SCHEMES.get(provider.lower())
     if scheme is None:
-        raise ConfigError(
-            f"storage provider {provider!r} is not supported; known: S3, ABS, GCS, Local",
-            hint="Swift and others are reached by their S3 interface: --storage-provider=S3 with an endpoint",
-        )
+        raise _unsupported(provider)
     if scheme == "file":
         path = PurePosixPath(home or "/", (container or DEFAULT_LOCAL_CONTAINER).lstrip("/"), prefix.lstrip("/"))
         return f"file://{quote(str(path))}"
@@ -56,6 +77,19 @@ def peer_uri(
         raise ConfigError("storage container name not specified", hint="give --store-container or STORAGE_CONTAINER")
     if prefix.startswith("/"):
         raise ConfigError(f"the prefix {prefix!r} begins with a slash", hint="no key of a snapshot here ever does")
-    given = {"endpoint": endpoint, "credentials": credentials}
+    given = {"service": SERVICES.get(provider.lower(), ""), "endpoint": endpoint, "credentials": credentials}
     options = "&".join(f"{name}={quote(value, safe='')}" for name, value in given.items() if value)
     return f"{scheme}://{quote(container, safe='')}/{quote(prefix.strip('/'))}{'?' if options else ''}{options}"
+
+
+def _unsupported(provider: str) -> ConfigError:
+    if provider.lower() in SWIFT:
+        return ConfigError(
+            f"storage provider {provider!r} is not supported: Swift is reached by its S3 interface",
+            hint="--storage-provider=S3 --store-endpoint-override=https://HOST:PORT, and AWS_APPLICATION_CREDENTIALS"
+            " with EC2 credentials (openstack ec2 credentials create) and s3ForcePathStyle=true",
+        )
+    return ConfigError(
+        f"storage provider {provider!r} is not supported; known: {', '.join(PROVIDER_NAMES)}",
+        hint="others are reached by their S3 interface: --storage-provider=S3 with an endpoint",
+    )

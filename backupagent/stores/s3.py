@@ -7,20 +7,17 @@ signature; instead each request carries a CRC-32 of it, which the store checks.
 
 import base64
 import contextlib
-import os
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from email.message import Message
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import boto3.session
-import botocore.session
-from botocore.config import Config
 from isal import isal_zlib
 
-from backupagent.errors import ObjectNotFound, StoreError, TruncatedObject
+from backupagent.errors import AccessDenied, ObjectChanged, ObjectLocked, ObjectNotFound, StoreError, TruncatedObject
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
-from backupagent.stores.connections import CONNECT_TIMEOUT_S, MAX_IDLE, READ_TIMEOUT_S, fill, http_time_s
+from backupagent.stores.connections import fill, http_time_s
 from backupagent.stores.keys import (
     check_key,
     check_metadata,
@@ -30,11 +27,10 @@ from backupagent.stores.keys import (
     fault_of_key,
     may_begin_key,
 )
-from backupagent.stores.s3_direct import DirectRequests
+from backupagent.stores.s3_client import Connected, connect
 from backupagent.stores.s3_errors import SDK_ERRORS, translate
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from backupagent.stores.s3_settings import Checksums, S3Settings
+from backupagent.stores.s3_versions import Versions, mark, parse_mark
 
 MiB = 1024 * 1024
 
@@ -43,27 +39,7 @@ LIMITS = StoreLimits(min_part=5 * MiB, max_part=5 * 1024 * MiB, max_parts=10_000
 
 _METADATA = "x-amz-meta-"
 _CRC32 = "x-amz-checksum-crc32"
-
-
-@dataclass(frozen=True)
-class S3Settings:
-    """What it takes to reach a bucket.
-
-    Attributes:
-        bucket: Its name.
-        endpoint: URL of the service; empty for AWS.
-        region: Empty to let the SDK find it.
-        path_style: Put the bucket into the path of the URL instead of its host; None lets the SDK decide.
-        access_key_id: Empty to let the SDK find credentials.
-        secret_access_key: Goes with it.
-    """
-
-    bucket: str
-    endpoint: str = ""
-    region: str = ""
-    path_style: bool | None = None
-    access_key_id: str = field(default="", repr=False)
-    secret_access_key: str = field(default="", repr=False)
+_VERSION = "x-amz-version-id"
 
 
 def open_s3(settings: S3Settings) -> "S3Store":
@@ -71,54 +47,39 @@ def open_s3(settings: S3Settings) -> "S3Store":
 
     Raises:
         StoreError: the SDK refuses the settings, or a file of its own that it reads.
+        ConfigError: the CAs to trust cannot be read.
     """
     endpoint = f"?endpoint={settings.endpoint}" if settings.endpoint else ""
     display = f"s3://{settings.bucket}{endpoint}"
-    styles: Mapping[bool | None, Literal["auto", "path", "virtual"]] = {None: "auto", True: "path", False: "virtual"}
-    config = Config(
-        signature_version="s3v4",
-        s3={"addressing_style": styles[settings.path_style], "payload_signing_enabled": False},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        max_pool_connections=MAX_IDLE,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        tcp_keepalive=True,
-    )
     try:
-        session = botocore.session.Session()
-        if settings.access_key_id:
-            session.set_credentials(settings.access_key_id, settings.secret_access_key)
-        client = boto3.session.Session(botocore_session=session).client(
-            "s3",
-            endpoint_url=settings.endpoint or None,
-            region_name=settings.region or None,
-            aws_access_key_id=settings.access_key_id or None,  # so that the SDK refuses one without the other
-            aws_secret_access_key=settings.secret_access_key or None,
-            config=config,
-        )
-        direct = DirectRequests(client, session.get_credentials(), settings.bucket, _ca_bundle(session))
+        connected = connect(settings, display)
     except (*SDK_ERRORS, ValueError) as error:
         raise translate(error, "open", "", display) from error
-    return S3Store(client, direct, settings.bucket, display)
+    return S3Store(connected, settings, display)
 
 
 class S3Store:
     """A bucket of an S3 service. Thread-safe, as boto3's clients are.
 
+    In a bucket that keeps versions the oldest one of an object counts; see ``s3_versions``.
+
     Args:
-        client: The SDK's client; closed with the store.
-        direct: Makes the hot requests; closed with the store.
-        bucket: Name of the bucket.
+        connected: Talks to the bucket; closed with the store.
+        settings: The bucket and how it is written.
         display: Shown to users, without secrets.
     """
 
-    def __init__(self, client: "S3Client", direct: DirectRequests, bucket: str, display: str) -> None:
-        self._client = client
-        self._direct = direct
-        self._bucket = bucket
+    def __init__(self, connected: Connected, settings: S3Settings, display: str) -> None:
+        self._connected = connected
+        self._client = connected.client
+        self._direct = connected.direct
+        self._settings = settings
+        self._bucket = settings.bucket
         self._display = display
+        self._versions = Versions(connected.client, settings.bucket)
+        key = settings.customer_key
+        self._key_headers = key.headers() if key else {}
+        self._key_parameters: Mapping[str, Any] = key.parameters() if key else {}
 
     @property
     def display(self) -> str:
@@ -143,6 +104,9 @@ class S3Store:
         if not may_begin_key(prefix):
             return
         with self._translating("list", prefix):
+            if self._versions.count():
+                yield from self._versions.listed(prefix)
+                return
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             for page in pages:
                 for entry in page.get("Contents", ()):
@@ -153,26 +117,25 @@ class S3Store:
     def stat(self, key: str) -> ObjectInfo:
         """Describe one object."""
         check_key(key)
-        headers = self._head(key, {})
-        modified_s = http_time_s(headers["last-modified"])
-        return ObjectInfo(key, self._size(headers, key), headers.get("etag", ""), modified_s, _metadata_in(headers))
+        _, version = self._that_counts("stat", key)
+        headers = self._head(key, {}, version)
+        etag, modified_s = mark(headers.get("etag", ""), version), http_time_s(headers["last-modified"])
+        return ObjectInfo(key, self._size(headers, key), etag, modified_s, _metadata_in(headers))
 
     def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read exactly ``len(buffer)`` bytes from ``offset``."""
         check_key(key)
         if not (etag.isascii() and etag.isprintable()):
             raise StoreError(f"no header can hold the etag {etag!r}", op="read", key=key, store=self._display)
-        headers = {"if-match": etag} if etag else {}
-        if not buffer.nbytes:  # no Range can ask for nothing
-            size = self._size(self._head(key, headers, op="read"), key)
-            if offset > size:
-                raise TruncatedObject(f"it ends at byte {size}, before {offset} ({self._display})", key=key)
-            return NO_METADATA
-        headers["range"] = f"bytes={offset}-{offset + buffer.nbytes - 1}"
-        with self._translating("read", key), self._direct.send("GET", key, headers) as answer:
-            self._check_range(answer.headers, key, offset, buffer.nbytes)
-            fill(buffer.cast("B"), answer)
-            return _metadata_in(answer.headers)
+        if not etag:
+            return self._read_what_counts(key, buffer, offset)
+        own, version = parse_mark(etag)
+        try:
+            return self._read(key, buffer, offset, own, version)
+        except ObjectNotFound:
+            if version and self._that_counts("read", key):  # raises itself when there is none
+                raise ObjectChanged("it was replaced", op="read", key=key, store=self._display) from None
+            raise
 
     def put(
         self, key: str, data: Buffer, *, if_absent: bool = False, metadata: Mapping[str, str] = NO_METADATA
@@ -181,14 +144,16 @@ class S3Store:
         check_key(key)
         check_metadata(metadata)
         view = memoryview(data).cast("B")
-        headers = {_CRC32: _encode(isal_zlib.crc32(view))}
+        headers = {**self._digest(view), **self._key_headers}
         headers |= {f"{_METADATA}{name}": value for name, value in metadata.items()}
+        if self._settings.storage_class:
+            headers["x-amz-storage-class"] = self._settings.storage_class
         if if_absent:
             headers["if-none-match"] = "*"
         with self._translating("put", key), self._direct.send("PUT", key, headers, body=view) as answer:
-            return ObjectInfo(
-                key, len(view), answer.headers.get("etag", ""), http_time_s(answer.headers["date"]), metadata
-            )
+            etag, modified_s = answer.headers.get("etag", ""), http_time_s(answer.headers["date"])
+            version = answer.headers.get(_VERSION, "")
+        return self._written(ObjectInfo(key, len(view), etag, modified_s, metadata), version, if_absent=if_absent)
 
     def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
         """Begin an object that arrives in parts."""
@@ -196,16 +161,18 @@ class S3Store:
         check_metadata(metadata)
         check_part_size(part_size, LIMITS)
         with self._translating("begin upload", key):
-            answer = self._client.create_multipart_upload(
-                Bucket=self._bucket, Key=key, ChecksumAlgorithm="CRC32", Metadata=metadata
-            )
-            return Upload(key, answer["UploadId"], part_size)
+            request: dict[str, Any] = {"Bucket": self._bucket, "Key": key, "Metadata": metadata, **self._key_parameters}
+            if self._settings.request_checksums is Checksums.WHEN_SUPPORTED:
+                request["ChecksumAlgorithm"] = "CRC32"
+            if self._settings.storage_class:
+                request["StorageClass"] = self._settings.storage_class
+            return Upload(key, self._client.create_multipart_upload(**request)["UploadId"], part_size)
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Write one part."""
         view = memoryview(data).cast("B")
         check_part(upload, number, len(view), LIMITS)
-        headers = {_CRC32: _encode(isal_zlib.crc32(view))}
+        headers = {**self._digest(view), **self._key_headers}
         query = {"partNumber": number, "uploadId": upload.id}
         with (
             self._translating("upload part", upload.key),
@@ -216,7 +183,7 @@ class S3Store:
     def list_parts(self, upload: Upload) -> Sequence[PartTag]:
         """List the parts that the store holds."""
         with self._translating("list parts", upload.key):
-            pages = self._client.get_paginator("list_parts").paginate(**self._named(upload))
+            pages = self._client.get_paginator("list_parts").paginate(**self._named(upload), **self._key_parameters)
             return [
                 PartTag(part["PartNumber"], part["Size"], part["ETag"], _decode(part.get("ChecksumCRC32", "")))
                 for page in pages
@@ -236,12 +203,14 @@ class S3Store:
             for part in parts
         ]
         request: dict[str, Any] = {
-            **self._named(upload), "MultipartUpload": {"Parts": tags}, **({"IfNoneMatch": "*"} if if_absent else {}),
+            **self._named(upload), **self._key_parameters, "MultipartUpload": {"Parts": tags},
+            **({"IfNoneMatch": "*"} if if_absent else {}),
         }  # fmt: skip
         with self._translating("complete upload", upload.key):
             answer = self._client.complete_multipart_upload(**request)
-            date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-            return ObjectInfo(upload.key, size, answer["ETag"], http_time_s(date))
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        info = ObjectInfo(upload.key, size, answer["ETag"], http_time_s(date))
+        return self._written(info, answer.get("VersionId", ""), if_absent=if_absent)
 
     def abort_upload(self, upload: Upload) -> None:
         """Throw an upload and its parts away."""
@@ -268,12 +237,14 @@ class S3Store:
         """Remove an object."""
         check_key(key)
         with self._translating("delete", key):
-            self._client.delete_object(Bucket=self._bucket, Key=key)
+            if self._versions.count(key):
+                self._versions.delete(key)
+            else:
+                self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def close(self) -> None:
         """Close the connections."""
-        self._direct.close()
-        self._client.close()
+        self._connected.close()
 
     def _named(self, upload: Upload) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": upload.key, "UploadId": upload.id}
@@ -286,8 +257,71 @@ class S3Store:
             found |= {(entry["Key"], entry["UploadId"]) for entry in page.get("Uploads", ())}
         return {(key, upload_id) for key, upload_id in found if not fault_of_key(key)}, server
 
-    def _head(self, key: str, headers: Mapping[str, str], op: str = "stat") -> Message:
-        with self._translating(op, key), self._direct.send("HEAD", key, headers) as answer:
+    def _that_counts(self, op: str, key: str) -> tuple[str, str]:
+        """Return the etag and the version to read; both empty where the newest one counts."""
+        with self._translating(op, key):
+            if not self._versions.count(key):
+                return "", ""
+            found = self._versions.oldest(key)
+        if found is None:
+            raise ObjectNotFound("there is no version of it", op=op, key=key, store=self._display)
+        return parse_mark(found.etag)
+
+    def _read_what_counts(self, key: str, buffer: memoryview, offset: int) -> Mapping[str, str]:
+        own, version = self._that_counts("read", key)
+        while True:
+            try:
+                return self._read(key, buffer, offset, own, version)
+            except ObjectNotFound:
+                before, (own, version) = version, self._that_counts("read", key)
+                if version == before:
+                    raise
+                # Its writer has put another version into its place.
+
+    def _written(self, info: ObjectInfo, version: str, *, if_absent: bool) -> ObjectInfo:
+        """Describe what was written; no bucket without versions tells one, so that nothing is asked there."""
+        with self._translating("put", info.key):
+            if not version or not self._versions.count(info.key):
+                return info
+            info = replace(info, etag=mark(info.etag, version))
+            if if_absent:
+                return info
+            try:
+                with self._translating("put", info.key):
+                    return self._versions.settle(info)
+            except ObjectLocked as error:
+                raise ObjectLocked(
+                    f"it was written, but an older version of other content counts, and stays: {error.message}",
+                    op="put",
+                    key=info.key,
+                    store=self._display,
+                    hint="use another prefix, or wait until the retention of the older version has ended",
+                ) from error
+
+    def _digest(self, view: memoryview) -> Mapping[str, str]:
+        """Return the header by which the store checks what arrives."""
+        if self._settings.request_checksums is Checksums.WHEN_SUPPORTED:
+            return {_CRC32: _encode(isal_zlib.crc32(view))}
+        return {"content-md5": base64.b64encode(hashlib.md5(view, usedforsecurity=False).digest()).decode()}
+
+    def _read(self, key: str, buffer: memoryview, offset: int, etag: str, version: str) -> Mapping[str, str]:
+        headers = {"if-match": etag} if etag else {}
+        if not buffer.nbytes:  # no Range can ask for nothing
+            size = self._size(self._head(key, headers, version, op="read"), key)
+            if offset > size:
+                raise TruncatedObject(f"it ends at byte {size}, before {offset} ({self._display})", key=key)
+            return NO_METADATA
+        headers = {**headers, **self._key_headers, "range": f"bytes={offset}-{offset + buffer.nbytes - 1}"}
+        query = {"versionId": version} if version else None
+        with self._translating("read", key), self._direct.send("GET", key, headers, query=query) as answer:
+            self._check_range(answer.headers, key, offset, buffer.nbytes)
+            fill(buffer.cast("B"), answer)
+            return _metadata_in(answer.headers)
+
+    def _head(self, key: str, headers: Mapping[str, str], version: str, op: str = "stat") -> Message:
+        headers = {**headers, **self._key_headers}
+        query = {"versionId": version} if version else None
+        with self._translating(op, key), self._direct.send("HEAD", key, headers, query=query) as answer:
             return answer.headers
 
     def _size(self, headers: Message, key: str) -> int:
@@ -313,7 +347,12 @@ class S3Store:
         try:
             yield
         except SDK_ERRORS as error:
-            raise translate(error, op, key, self._display) from error
+            translated = translate(error, op, key, self._display)
+            if self._key_headers and isinstance(translated, AccessDenied):
+                translated.hint = (
+                    f"{translated.hint}; or sseCustomerKey is not the key that the object was written with"
+                )
+            raise translated from error
 
 
 def _encode(crc32: int) -> str:
@@ -331,8 +370,3 @@ def _decode(text: str) -> int | None:
 def _metadata_in(headers: Message) -> Mapping[str, str]:
     names = ((name.lower(), value) for name, value in headers.items())
     return {name.removeprefix(_METADATA): value for name, value in names if name.startswith(_METADATA)}
-
-
-def _ca_bundle(session: botocore.session.Session) -> str:
-    """Find the CAs to trust where the SDK does; empty for those that come with it."""
-    return session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE", "")

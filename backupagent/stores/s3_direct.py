@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import BadStatusLine, HTTPResponse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -59,14 +59,16 @@ class DirectRequests:
         client: The SDK's client, which knows endpoint, region and addressing.
         credentials: The SDK's, refreshed by it; None when it found none.
         bucket: Name of the bucket.
-        ca_bundle: File or directory with the CAs to trust; empty for those that come with the SDK.
+        trusted: See ``Connections``.
     """
 
-    def __init__(self, client: "S3Client", credentials: Credentials | None, bucket: str, ca_bundle: str) -> None:
+    def __init__(
+        self, client: "S3Client", credentials: Credentials | None, bucket: str, trusted: str | Literal[False]
+    ) -> None:
         self._client = client
         self._credentials = credentials
         self._bucket = bucket
-        self._ca_bundle = ca_bundle
+        self._trusted = trusted
         self._lock = threading.Lock()
         self._known: _Route | None = None
 
@@ -117,11 +119,11 @@ class DirectRequests:
 
     def _route(self) -> _Route:
         with self._lock:
-            self._known = self._known or _find_route(self._client, self._bucket, self._ca_bundle)
+            self._known = self._known or _find_route(self._client, self._bucket, self._trusted)
             return self._known
 
 
-def _find_route(client: "S3Client", bucket: str, ca_bundle: str) -> _Route:
+def _find_route(client: "S3Client", bucket: str, trusted: str | Literal[False]) -> _Route:
     """Let the SDK make a request for an object, and read from it what to do, instead of sending it.
 
     So the rules of endpoints stay with the SDK: regions and redirections it has learned, partitions, dual stack,
@@ -149,7 +151,7 @@ def _find_route(client: "S3Client", bucket: str, ca_bundle: str) -> _Route:
         path=url.path.removesuffix("k"),
         agent=_text(request.headers["User-Agent"]),
         signer=Signer(region, service),
-        connections=Connections(f"{url.scheme}://{host}", ca_bundle),
+        connections=Connections(f"{url.scheme}://{host}", trusted),
     )
 
 

@@ -42,9 +42,22 @@ _BY_CODE: Mapping[str, type[StoreError]] = {
         ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"), StoreError
     ),
     **dict.fromkeys(("NoSuchBucket", "NoSuchKey", "NoSuchUpload"), ObjectNotFound),
-    **dict.fromkeys(("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"), AccessDenied),
+    **dict.fromkeys(
+        (
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "InvalidAccessKeyId",
+            "InvalidIdentityToken",
+            "InvalidToken",
+            "TokenRefreshRequired",
+        ),
+        AccessDenied,
+    ),
     **dict.fromkeys(("BadDigest", "XAmzContentChecksumMismatch", "IncompleteBody", "RequestTimeout"), StoreUnavailable),
-    **dict.fromkeys(("OperationAborted", "SlowDown", "Throttling", "ThrottlingException"), StoreUnavailable),
+    **dict.fromkeys(
+        ("IDPCommunicationError", "OperationAborted", "SlowDown", "Throttling", "ThrottlingException"),
+        StoreUnavailable,
+    ),
 }
 """The codes whose status does not tell what they mean."""
 
@@ -63,7 +76,12 @@ _WRONG_REGION = frozenset({
 })  # fmt: skip
 _REGION = re.compile(r"[a-z0-9-]{1,63}")
 _HINTS = {"RequestTimeTooSkewed": "set the clock of this machine right: signatures hold for 15 minutes"}
-_TLS_HINT = "name the file with the certificates of the endpoint's CA in AWS_CA_BUNDLE"
+_TLS_HINT = (
+    "name the CA that signed the endpoint's certificate: ?ca-file=PATH, trustedCaCert in the credentials, or"
+    " AWS_CA_BUNDLE; and the endpoint by a name that is in the certificate"
+)
+_ENCRYPTED = ("server side encryption", "encryption parameters", "customer key", "encryption key", "sse-c")
+_KEY_HINT = "give the key it was written with: sseCustomerKey and sseCustomerAlgorithm in the credentials"
 _CREDENTIALS_HINT = "give credentials: ?credentials=PATH, AWS_APPLICATION_CREDENTIALS, or as the AWS SDK finds them"
 
 
@@ -118,7 +136,7 @@ def _translate_answer(answer: Any, op: str, key: str, store: str) -> BackupAgent
         op=op,
         key=key,
         store=store,
-        hint=_region_hint(error, headers) if code in _WRONG_REGION else _HINTS.get(code),
+        hint=_region_hint(error, headers) if code in _WRONG_REGION else _hint(code, message),
         retry_after_s=_retry_after_s(headers),
     )
 
@@ -130,6 +148,11 @@ def _class_of(code: str, message: str, status: int, op: str) -> type[StoreError]
         return ObjectExists if op in WRITES else ObjectChanged
     failed_there = StoreUnavailable if status >= HTTPStatus.INTERNAL_SERVER_ERROR else StoreError
     return _BY_CODE.get(code) or _BY_STATUS.get(status) or failed_there
+
+
+def _hint(code: str, message: str) -> str | None:
+    encrypted = any(words in message.lower() for words in _ENCRYPTED)
+    return _KEY_HINT if encrypted else _HINTS.get(code)
 
 
 def _region_hint(error: Any, headers: Any) -> str:  # noqa: ANN401 - as the SDK gives it

@@ -19,7 +19,8 @@ from backupagent.stores.local import LocalStore
 from backupagent.stores.memory import MemoryStore
 from backupagent.stores.reopening import ReopeningStore
 from backupagent.stores.retrying import RetryingStore
-from backupagent.stores.s3 import S3Settings, open_s3
+from backupagent.stores.s3 import open_s3
+from backupagent.stores.s3_settings import S3Settings
 from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.testing.faulty import FaultyStore
 from backupagent.testing.servers import MinioServer
@@ -69,6 +70,16 @@ def _minio(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
     server.make_bucket(bucket)
     store = open_s3(s3_settings(server, bucket))
     with contextlib.closing(store):
+        yield store
+
+
+@contextlib.contextmanager
+def _minio_versions(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    """A bucket that keeps versions behaves like any other to its only user."""
+    server: MinioServer = request.getfixturevalue("minio")
+    bucket = f"bucket-{next(_serial)}"
+    server.make_bucket(bucket, object_lock=True)
+    with contextlib.closing(open_s3(s3_settings(server, bucket))) as store:
         yield store
 
 
@@ -125,7 +136,7 @@ def s3_settings(server: MinioServer, bucket: str) -> S3Settings:
     )
 
 
-SERVERS = {"minio", "azurite", "fake-gcs", "fake-gcs-sessions"}
+SERVERS = {"minio", "minio-versions", "azurite", "fake-gcs", "fake-gcs-sessions"}
 """Those that need a real server."""
 
 UNPROVEN = {
@@ -145,6 +156,7 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Objec
     "throttled-memory": _throttled,
     "reopening-memory": _reopening,
     "minio": _minio,
+    "minio-versions": _minio_versions,
     "azurite": _azurite,
     "fake-gcs": _fake_gcs,
     "fake-gcs-sessions": _fake_gcs_sessions,

@@ -18,7 +18,7 @@ from backupagent.stores.base import ObjectStore, PartTag, Upload
 KEYS = st.sampled_from(["a/b", "a-b", "a/c/d", "a0", "v2/x", "é"])
 CONTENT = st.binary(max_size=40)
 PART_SIZE = 4
-EXAMPLES = {"local": 60, "minio": 8, "azurite": 8, "fake-gcs": 8, "fake-gcs-sessions": 8}
+EXAMPLES = {"local": 60, "minio": 8, "minio-versions": 8, "azurite": 8, "fake-gcs": 8, "fake-gcs-sessions": 8}
 
 
 class StoreMachine(RuleBasedStateMachine):

@@ -301,3 +301,22 @@ def test_a_server_does_not_start_with_what_would_fail_later(words: list[str], re
     with pytest.raises(ConfigError, match=reason) as refused:
         server(*words)
     assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("provider", "service", "variable"), [("OCS", "ocs", "OPENSHIFT"), ("OSS", "oss", "ALICLOUD"), ("ECS", "ecs", "")]
+)
+def test_services_with_credentials_of_their_own(provider: str, service: str, variable: str) -> None:
+    variables = {f"{side}{variable}_APPLICATION_CREDENTIALS": f"/{side}dir" for side in ("", "SOURCE_") if variable}
+    settings = copy(
+        f"--storage-provider={provider}", "--store-container=b", SOURCE_STORAGE_CONTAINER="from", **variables
+    )
+    for uri, path in ((settings.source, "/SOURCE_dir"), (settings.target, "/dir")):
+        wanted = {"service": service} | ({"credentials": path} if variable else {})
+        assert parse_location(uri).options == wanted
+
+
+def test_swift_is_refused_with_exit_code_2() -> None:
+    with pytest.raises(ConfigError, match="S3 interface") as raised:
+        copy("--storage-provider=Swift", "--store-container=b", SOURCE_STORAGE_CONTAINER="from")
+    assert raised.value.exit_code == 2

@@ -22,6 +22,7 @@ from backupagent.errors import (
     EmptySource,
     MalformedContent,
     NameMismatch,
+    ObjectLocked,
     PartialFailure,
     RevisionGap,
     TruncatedObject,
@@ -278,6 +279,17 @@ def test_reading_back_finds_a_store_that_changes_bytes() -> None:
     assert "check the target" in raised.value.hint
     assert names(target) == []
     assert target.list().manifests == frozenset()
+
+
+def test_what_retention_keeps_of_a_store_that_changes_bytes_is_said() -> None:
+    source = store()
+    chain = add_chain(source, 5)
+    locked = ObjectLocked("held for a day", op="delete", key=chain[0])
+    faulty = FaultyStore(RecordingStore(), Fault("put", nth=1, flip=True), Fault("delete", error=locked))
+    with pytest.raises(ChecksumMismatch, match="read back") as raised:
+        copy(source, store(faulty), verify=VerifyMode.READ_BACK)
+    faulty.assert_all_hit()
+    assert "held for a day" in raised.value.hint
 
 
 def test_reading_back_leaves_a_store_alone_that_keeps_its_bytes() -> None:

@@ -5,7 +5,12 @@ import threading
 
 
 class ScriptedServer:
-    """Answers the n-th request with the n-th canned answer, one request for each connection."""
+    """Answers the n-th request with the n-th canned answer, one request for each connection.
+
+    Whether a bucket of S3 keeps versions it says without counting that.
+    """
+
+    versioning = b"<VersioningConfiguration/>"
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -26,8 +31,12 @@ class ScriptedServer:
                 while line := stream.readline().strip():
                     name, _, value = line.decode().partition(":")
                     headers[name.lower()] = value.strip()
-                self.requests.append((first, headers, stream.read(int(headers.get("content-length", 0)))))
-                connection.sendall(self.answers.pop(0))
+                content = stream.read(int(headers.get("content-length", 0)))
+                if first.split()[1].endswith("?versioning"):
+                    connection.sendall(answer("200 OK", body=self.versioning))
+                else:
+                    self.requests.append((first, headers, content))
+                    connection.sendall(self.answers.pop(0))
                 stream.close()
 
     def close(self) -> None:

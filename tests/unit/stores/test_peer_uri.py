@@ -4,7 +4,7 @@ import pytest
 
 from backupagent.errors import ConfigError
 from backupagent.stores import parse_location
-from backupagent.stores.peer import peer_uri
+from backupagent.stores.peer import PROVIDER_NAMES, SCHEMES, peer_uri
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,22 @@ def test_local_lies_below_home_even_when_it_looks_absolute() -> None:
     assert parse_location(peer_uri("local", "", "", home="/home/me")).bucket == "/home/me/default.bkp"
 
 
-@pytest.mark.parametrize("provider", ["Swift", "OSS", "", "nonsense"])
+@pytest.mark.parametrize(
+    ("provider", "service"),
+    [("ECS", "ecs"), ("dell", "ecs"), ("OCS", "ocs"), ("openshift", "ocs"), ("OSS", "oss"), ("alicloud", "oss")],
+)
+def test_services_that_speak_s3_keep_their_credentials(provider: str, service: str) -> None:
+    location = parse_location(peer_uri(provider, "b", "p", credentials="/var/etcd-backup"))
+    assert location.options == {"service": service, "credentials": "/var/etcd-backup"}
+
+
+@pytest.mark.parametrize("provider", ["", "nonsense", "Swift", "openstack"])
 def test_others_are_refused_with_a_way_out(provider: str) -> None:
     with pytest.raises(ConfigError, match="not supported") as refused:
         peer_uri(provider, "b", "p")
-    assert "S3" in refused.value.hint
+    assert refused.value.exit_code == 2
+    assert "S3 interface" in f"{refused.value} {refused.value.hint}"
+    assert "--storage-provider=S3" in refused.value.hint
 
 
 def test_a_bucket_is_needed() -> None:
@@ -42,3 +53,8 @@ def test_a_bucket_is_needed() -> None:
 def test_a_prefix_below_which_nothing_would_be_found_is_refused() -> None:
     with pytest.raises(ConfigError, match="begins with a slash"):
         peer_uri("S3", "b", "/p")
+
+
+def test_every_name_is_told_to_users() -> None:
+    names = [name.lower() for name in PROVIDER_NAMES]
+    assert sorted(names + [other for others in PROVIDER_NAMES.values() for other in others]) == sorted(SCHEMES)

@@ -12,7 +12,8 @@ from scripted import ScriptedServer, answer
 
 from backupagent.errors import StoreError, StoreUnavailable, TruncatedObject
 from backupagent.stores.base import ObjectInfo, PartTag, Upload
-from backupagent.stores.s3 import S3Settings, S3Store, open_s3
+from backupagent.stores.s3 import S3Store, open_s3
+from backupagent.stores.s3_settings import S3Settings
 
 MiB = 1024 * 1024
 ETAG = b'ETag: "e"\r\nDate: Mon, 23 Nov 2026 17:42:40 GMT\r\n'

@@ -107,14 +107,6 @@ def test_the_order_of_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert opened_with("s3://b")["access"] == "json"
 
 
-@pytest.mark.parametrize("field", ["sseCustomerKey", "roleARN", "trustedCaCert", "insecureSkipVerify"])
-def test_what_cannot_be_done_is_refused(tmp_path: Path, field: str) -> None:
-    path = write_directory(tmp_path / "c", FIELDS | {field: "true"})
-    with pytest.raises(ConfigError, match=field) as raised:
-        open_store(parse_location(f"s3://b?credentials={path}"))
-    assert "hunter2" not in str(raised.value)
-
-
 def test_half_a_key_pair_is_refused(tmp_path: Path) -> None:
     path = write_directory(tmp_path / "c", {"accessKeyID": "AKIA", "region": "r"})
     with pytest.raises(ConfigError, match="secretAccessKey"):
