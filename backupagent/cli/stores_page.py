@@ -111,7 +111,26 @@ To remove a snapshot means to remove all of its versions. What retention protect
 A snapshot that has to be copied again takes the place of its older versions, or is an error when they must stay.
 A lifecycle rule for noncurrent versions below `manifests/` keeps such a bucket small.
 
-## Rights
+## Azure and Google
+
+Without a key or a document the SDKs' own chains give tokens: environment, workload identity, managed identity, the
+command line tools. A token goes over TLS only. An endpoint of Google over plain HTTP is an emulator and gets no
+credentials; `STORAGE_EMULATOR_HOST` names one where nothing else names an endpoint.
+
+Where versions are kept the current one counts, as with etcd-backup-restore; retention keeps it from being replaced.
+What is marked `x-etcd-snapshot-exclude=true`, by a tag on Azure and by metadata on Google, is not listed.
+
+Google buckets with retention, a default hold, soft delete or versions keep, and bill, what is deleted. There an object
+in parts goes into one resumable session instead of parts of its own, so that nothing of it stays; it uses one
+connection. That is decided by the bucket's properties: without `storage.buckets.get` there are parts, and those that
+the bucket does not let go are said in a warning. An upload that was killed is taken up again with the same service
+account's key; with tokens alone it begins anew.
+
+Rights: of Azure the role Storage Blob Data Reader for a source, Contributor for a target, and
+`.../blobs/tags/read` where tags are to count; of Google `storage.objects.list` and `get` for a source, `create` and
+`delete` as well and `storage.buckets.get` for a target.
+
+## Rights on S3
 
 The actions of IAM that are used, and no others; MinIO enforces these very documents in the tests.
 """

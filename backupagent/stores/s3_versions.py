@@ -23,13 +23,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from backupagent.stores.base import ObjectInfo
-from backupagent.stores.keys import fault_of_key
+from backupagent.stores.keys import EXCLUDED, fault_of_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-EXCLUDED = "x-etcd-snapshot-exclude"
-"""A tag of this name with the value ``true`` on the oldest version of an object that has a delete marker hides it."""
 
 _MARK = ";version="
 _MAY_NOT_ASK = frozenset({"AccessDenied", "MethodNotAllowed", "NotImplemented"})

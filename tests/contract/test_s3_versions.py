@@ -17,8 +17,9 @@ from backupagent.clock import SYSTEM_CLOCK
 from backupagent.errors import ObjectChanged, ObjectLocked, ObjectNotFound
 from backupagent.progress import Progress
 from backupagent.settings import CopySettings, RestoreSettings
+from backupagent.stores.keys import EXCLUDED
 from backupagent.stores.s3 import S3Store, open_s3
-from backupagent.stores.s3_versions import EXCLUDED, is_rewritten
+from backupagent.stores.s3_versions import is_rewritten
 from backupagent.testing.servers import MinioServer
 from backupagent.units import MiB
 
