@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from backupagent.cli.document import Block, Cell, Document, Fields, Line, Table, Tone
 from backupagent.operations.report import (
+    ChainEnd,
     CopyReport,
     LeaseCount,
     ListedChain,
@@ -89,7 +90,7 @@ def copy(report: CopyReport) -> Document:
         ("copied", Cell(f"{count_text(report.copied, 'snapshot')}, {format_size(moved)}", Tone.STRONG)),
         ("skipped", Cell(f"{count_text(report.skipped, 'snapshot')} proven to be the same at the target")),
         ("newest chain", Cell(report.newest_chain.full)),
-        ("restorable to", Cell(f"revision {report.newest_chain.last_revision}", Tone.STRONG)),
+        _restorable(report.newest_chain),
     ]
     rate = rate_text(moved, sum(phase.seconds for phase in report.phases if phase.bytes))
     if rate:
@@ -102,10 +103,18 @@ def copy(report: CopyReport) -> Document:
         unchecked = f"{count_text(report.trailers_unchecked, 'snapshot')} without a check of its own sha256"
         rows.append(("unchecked", Cell(f"{unchecked}; `backupagent verify` does it", Tone.WARN)))
     if report.given_up_revisions is not None:
-        lost = f"revisions {_range_text(*report.given_up_revisions)}: no final snapshot appeared"
-        rows.append(("given up", Cell(lost, Tone.BAD)))
+        first, last = report.given_up_revisions
+        lost = f"every revision from {first} on" if last < first else f"revisions {_range_text(first, last)}"
+        rows.append(("given up", Cell(f"{lost}: no final snapshot appeared", Tone.BAD)))
     title = "copied" if report.copied else "nothing to copy: the target is in step"
     return [Line(Cell(title, Tone.GOOD)), Fields(rows), *_phases(report.phases, report.seconds)]
+
+
+def _restorable(chain: ChainEnd) -> tuple[str, Cell]:
+    revision = f"revision {chain.last_revision}"
+    if chain.restorable_after_s is None:  # a share of several: the others have the rest
+        return "reaches", Cell(f"{revision}, when all shares are copied")
+    return "restorable to", Cell(f"{revision}, after {format_duration(chain.restorable_after_s)}", Tone.STRONG)
 
 
 def restore(report: RestoreReport) -> Document:

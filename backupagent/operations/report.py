@@ -64,10 +64,13 @@ class ChainEnd:
     Attributes:
         full: Name of its full.
         last_revision: Last revision that can be restored from it.
+        restorable_after_s: Seconds from the start until all of it was at the target, checked as asked, with its
+            manifests. None where one process cannot know it: it copies one share of several.
     """
 
     full: str
     last_revision: int
+    restorable_after_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,8 @@ class CopyReport(Report):
         server_side_bytes: Bytes that the store copied by itself.
         trailers_unchecked: Snapshots whose own sha256 was not checked.
         newest_chain: The chain that the target can be restored from now.
-        given_up_revisions: First and last revision known to be lost by going on without a final snapshot.
+        given_up_revisions: First and last revision lost by going on without a final snapshot; -1 for a last one that
+            nobody can know.
     """
 
     copied: int
