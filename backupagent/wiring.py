@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backupagent.cancel import Cancel
 from backupagent.clock import SYSTEM_CLOCK
@@ -17,7 +18,14 @@ from backupagent.model.chain import build_chains
 from backupagent.model.restored import Restored
 from backupagent.operations.arrival import Backups, Remembered
 from backupagent.operations.initializer import Initialization, Initializer
-from backupagent.operations.report import CopyReport, ListReport, RestoreReport, SnapshotReport, VerifyReport
+from backupagent.operations.report import (
+    CopyReport,
+    FollowReport,
+    ListReport,
+    RestoreReport,
+    SnapshotReport,
+    VerifyReport,
+)
 from backupagent.progress import Progress
 from backupagent.settings import (
     CopySettings,
@@ -37,6 +45,9 @@ from backupagent.stores.retrying import RetryingStore, Trouble
 from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.transfer.context import Transfer
 from backupagent.units import MiB
+
+if TYPE_CHECKING:
+    from backupagent.operations.copier import Copier
 
 SOURCE_VARIABLES = "SOURCE_"
 """Stands before the peer's environment variables that name the credentials of a copy's source."""
@@ -174,6 +185,22 @@ def take_snapshot(
 
 def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> CopyReport:
     """Copy snapshots; see ``Copier.run``."""
+    if settings.until_final:
+        raise ConfigError("--until-final is for --follow; a copy that ends takes --wait-for-final")
+    with _opened_copier(settings, progress, cancel) as (copier, _transfer):
+        return copier.run()
+
+
+def run_follow(settings: CopySettings, progress: Progress, cancel: Cancel) -> FollowReport:
+    """Keep a target in step; see ``Follower.run``."""
+    from backupagent.operations.follower import Follower  # noqa: PLC0415 - only the operation that runs is loaded
+
+    with _opened_copier(settings, progress, cancel) as (copier, transfer):
+        return Follower(copier, settings, transfer).run()
+
+
+@contextmanager
+def _opened_copier(settings: CopySettings, progress: Progress, cancel: Cancel) -> "Iterator[tuple[Copier, Transfer]]":
     from backupagent.operations.copier import Copier  # noqa: PLC0415 - only the operation that runs is loaded
 
     trouble = Trouble()
@@ -183,7 +210,7 @@ def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> Copy
         open_snapstore(settings.target, cancel, create=True, throttle=throttle) as target,
     ):
         transfer = replace(_transfer(settings, progress, cancel), trouble=trouble.count)
-        return Copier(source, target, settings, transfer).run()
+        yield Copier(source, target, settings, transfer), transfer
 
 
 def run_restore(settings: RestoreSettings, progress: Progress, cancel: Cancel) -> RestoreReport:

@@ -9,6 +9,7 @@ from backupagent.cancel import Cancel
 from backupagent.cli import text
 from backupagent.cli.document import Document
 from backupagent.cli.failure import exit_code_of
+from backupagent.errors import Cancelled
 from backupagent.progress import Progress
 
 
@@ -71,7 +72,12 @@ def _snapshot(options: settings.SnapshotSettings, progress: Progress, cancel: Ca
 def _copy(options: settings.CopySettings, progress: Progress, cancel: Cancel) -> Outcome:
     from backupagent import wiring  # noqa: PLC0415 - stores and codecs, which a help page does not need
 
-    return Outcome(wiring.run_copy(options, progress, cancel))
+    if not options.follow:
+        return Outcome(wiring.run_copy(options, progress, cancel))
+    report = wiring.run_follow(options, progress, cancel)
+    if report.problems:
+        return Outcome(report, exit_code_of(problem.reason for problem in report.problems))
+    return Outcome(report, 0 if report.in_step else Cancelled.exit_code)
 
 
 def _restore(options: settings.RestoreSettings, progress: Progress, cancel: Cancel) -> Outcome:
@@ -167,7 +173,9 @@ _TABLE = (
         name="copy",
         help="Copy snapshots to another store.\n\n"
         "The newest chain is moved first. What is already at the target is skipped when it is proven to be the same; "
-        "a copy that was killed goes on where it stopped when it is run again.",
+        "a copy that was killed goes on where it stopped when it is run again.\n\n"
+        "With --follow it goes on until a signal comes, and ends with 0 when the target is in step with the source, "
+        "else with 130, or with the code of a problem that is still there.",
         example="backupagent copy --source s3://old/main --target s3://new/main",
         settings=settings.CopySettings,
         run=_copy,

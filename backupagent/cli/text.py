@@ -6,6 +6,8 @@ from backupagent.cli.document import Block, Cell, Document, Fields, Line, Table,
 from backupagent.operations.report import (
     ChainEnd,
     CopyReport,
+    FollowEnd,
+    FollowReport,
     LeaseCount,
     ListedChain,
     ListedSnapshot,
@@ -83,8 +85,10 @@ def _compacted_text(compact_revision: int) -> str:
     return "never compacted" if compact_revision < 0 else f"compacted at revision {compact_revision}"
 
 
-def copy(report: CopyReport) -> Document:
+def copy(report: CopyReport | FollowReport) -> Document:
     """Describe what was copied and what the target can be restored from now."""
+    if isinstance(report, FollowReport):
+        return follow(report)
     moved = report.bytes + report.server_side_bytes
     rows = [
         ("copied", Cell(f"{count_text(report.copied, 'snapshot')}, {format_size(moved)}", Tone.STRONG)),
@@ -108,6 +112,36 @@ def copy(report: CopyReport) -> Document:
         rows.append(("given up", Cell(f"{lost}: no final snapshot appeared", Tone.BAD)))
     title = "copied" if report.copied else "nothing to copy: the target is in step"
     return [Line(Cell(title, Tone.GOOD)), Fields(rows), *_phases(report.phases, report.seconds)]
+
+
+def follow(report: FollowReport) -> Document:
+    """Say how far the target is behind, and what is wrong."""
+    ends = {
+        FollowEnd.FINAL: f"a final snapshot was copied: {report.final}",
+        FollowEnd.STOPPED: "stopped as asked",
+        FollowEnd.FAILED: "ended by a problem",
+    }
+    behind = report.behind
+    missing = f"{count_text(behind.snapshots, 'snapshot')}, {format_size(behind.bytes)}"
+    age = f", {format_duration(behind.seconds)}" if behind.seconds else ""
+    listed = f"; the source was last listed {format_duration(report.unlisted_s)} ago"
+    rows = [
+        ("ended", Cell(ends[report.ended])),
+        ("copied", Cell(f"{count_text(report.copied, 'snapshot')}, {format_size(report.bytes)}", Tone.STRONG)),
+        ("skipped", Cell(f"{count_text(report.skipped, 'snapshot')} proven to be the same at the target")),
+        ("behind", Cell(f"{missing}{age}{listed}" if behind.snapshots else f"nothing{listed}")),
+    ]
+    if report.newest_chain is None:
+        rows.append(("restorable to", Cell("nothing yet", Tone.BAD)))
+    else:
+        chain = report.newest_chain
+        revision = Cell(f"revision {chain.last_revision}", Tone.STRONG)
+        rows += [("newest chain", Cell(chain.full)), ("restorable to", revision)]
+    title = Cell("in step", Tone.GOOD) if report.in_step else Cell("NOT in step", Tone.BAD)
+    document: list[Block] = [Line(title), Fields(rows)]
+    for problem in report.problems:
+        document += _problem(problem)
+    return [*document, *_phases(report.phases, report.seconds)]
 
 
 def _restorable(chain: ChainEnd) -> tuple[str, Cell]:

@@ -78,34 +78,17 @@ class Copier:
             listing, self._given_up = discover(self._source, self._settings, self._transfer)
             chains = self.choose(listing)
             chains[0].require_contiguous()
-        landing = Landing(chains, self._target.display, self._transfer) if self._shard.count == 1 else None
+        landing = self.landing(chains)
         self._arrived = landing.arrived if landing else nobody
         with progress.phase("plan"):
             passages = self._plan(self.order(chains), listing)
         for batch in self._batches(passages, chains[0]):
             self._move(batch)
         raise_failures(self.tally, landing)
-        return self.report(
-            ChainEnd(
-                without_final(chains[0].full.name), chains[0].last, landing.restorable_after_s if landing else None
-            )
-        )
-
-    def report(self, newest: ChainEnd) -> CopyReport:
-        """Say what was done until now.
-
-        Args:
-            newest: The chain that the target can be restored from.
-        """
-        tally, progress = self.tally, self._transfer.progress
+        restorable_after_s = landing.restorable_after_s if landing else None
         return CopyReport(
-            copied=tally.copied,
-            skipped=tally.skipped,
-            bytes=tally.size - tally.reread,
-            bytes_reread=tally.reread,
-            server_side_bytes=0,
-            trailers_unchecked=tally.unchecked,
-            newest_chain=newest,
+            **self.tally.counts(),
+            newest_chain=ChainEnd(without_final(chains[0].full.name), chains[0].last, restorable_after_s),
             given_up_revisions=self._given_up,
             seconds=progress.elapsed_s,
             phases=tuple(progress.phases),
@@ -153,6 +136,12 @@ class Copier:
         """
         self._arrived = arrived
         self._move(self._plan(snapshots, listing))
+
+    def landing(self, chains: Sequence[Chain], since_s: float = 0.0) -> Landing | None:
+        """Return who says when the newest chain is at the target; None when others copy the rest of it."""
+        if self._shard.count > 1:
+            return None
+        return Landing(chains, self._target.display, self._transfer, since_s)
 
     def forget_target(self) -> None:
         """List the target anew before the next copy: after an error nobody knows what it holds."""

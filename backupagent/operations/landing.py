@@ -30,6 +30,7 @@ class Tally:
         skipped: Those that the target was proven to have.
         size: Bytes of what was copied.
         reread: Those of them that were read although the target had them already.
+        server_side: Those of them that the store copied by itself.
         unchecked: Copied snapshots whose own sha256 was not checked.
         failed: What is bad, with the reason.
     """
@@ -38,6 +39,7 @@ class Tally:
     skipped: int = 0
     size: int = 0
     reread: int = 0
+    server_side: int = 0
     unchecked: int = 0
     failed: list[tuple[StoredSnapshot, BackupAgentError]] = field(default_factory=list)
 
@@ -47,6 +49,22 @@ class Tally:
         self.size += copied.info.size
         self.reread += copied.reread
         self.unchecked += not checked
+
+    def counts(self) -> dict[str, int]:
+        """Return the fields of ``CopyCounts``."""
+        return {
+            "copied": self.copied,
+            "skipped": self.skipped,
+            "bytes": self.size - self.reread - self.server_side,
+            "bytes_reread": self.reread,
+            "server_side_bytes": self.server_side,
+            "trailers_unchecked": self.unchecked,
+        }
+
+    def take_failed(self) -> list[tuple[StoredSnapshot, BackupAgentError]]:
+        """Return what failed since the last call."""
+        failed, self.failed = self.failed, []
+        return failed
 
 
 class TargetView:
@@ -90,13 +108,15 @@ class Landing:
         chains: What is copied, newest first.
         target: As shown to users.
         transfer: Its progress is told.
+        since_s: From when seconds are counted, in seconds of its progress.
 
     Attributes:
-        restorable_after_s: Seconds from the start until then; None before.
+        restorable_after_s: Seconds from then until it was; None before.
     """
 
-    def __init__(self, chains: Sequence[Chain], target: str, transfer: Transfer) -> None:
+    def __init__(self, chains: Sequence[Chain], target: str, transfer: Transfer, since_s: float = 0.0) -> None:
         self._chains = chains
+        self._since_s = since_s
         self._target = target
         self._transfer = transfer
         self._lock = threading.Lock()
@@ -111,7 +131,7 @@ class Landing:
             self._missing.discard(stored)
             if self._missing:
                 return
-            self.restorable_after_s = self._transfer.progress.elapsed_s
+            self.restorable_after_s = self._transfer.progress.elapsed_s - self._since_s
         words = _restorable_words(self._chains[0], self._target, self.restorable_after_s)
         self._transfer.progress.tell(Milestone(self._transfer.clock.now(), "copy", "restorable", words))
 

@@ -153,6 +153,12 @@ class CopySettings(TransferSettings):
         "when none appeared: error, or copy what is there and say which revisions that gives up",
         default=OnMissingFinal.ERROR,
     )
+    follow: bool = option(
+        "go on copying what the source gets, until a signal comes: the target stays in step; nothing is deleted there",
+        default=False,
+    )
+    follow_interval: float = option("how often the source is listed with --follow", default=5.0, unit="duration")
+    until_final: bool = option("end a --follow when a final snapshot of the source has been copied", default=False)
     max_bandwidth: int = option(
         "at most so many bytes a second are read from the source, and as many written to the target; 0 is no limit",
         default=0,
