@@ -19,6 +19,7 @@ from backupagent.model.restored import Restored
 from backupagent.operations.arrival import Backups, Remembered
 from backupagent.operations.initializer import Initialization, Initializer
 from backupagent.operations.report import (
+    CollectReport,
     CopyReport,
     FollowReport,
     ListReport,
@@ -30,6 +31,7 @@ from backupagent.progress import Progress
 from backupagent.settings import (
     CopySettings,
     EtcdSettings,
+    GcSettings,
     KubeSettings,
     ListSettings,
     RestoreSettings,
@@ -259,6 +261,20 @@ def run_verify(settings: VerifySettings, progress: Progress, cancel: Cancel) -> 
 
     with open_snapstore(settings.store, cancel) as snapstore:
         return Verifier(snapstore, settings, _transfer(settings, progress, cancel)).run()
+
+
+def run_gc(settings: GcSettings, progress: Progress, cancel: Cancel) -> CollectReport:
+    """Clean a store; see ``Collector.run``.
+
+    Raises:
+        ConfigError: nothing was named that is to be removed.
+    """
+    from backupagent.operations.collector import Collector  # noqa: PLC0415 - only the operation that runs is loaded
+
+    if not settings.incomplete:
+        raise ConfigError("say what to remove: --incomplete; snapshots are not removed by this version")
+    with open_snapstore(settings.store, cancel) as snapstore:
+        return Collector(snapstore, settings, _transfer(TransferSettings(), progress, cancel)).run()
 
 
 def etcd_status(settings: EtcdSettings) -> Status:

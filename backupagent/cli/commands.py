@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from backupagent import settings
 from backupagent.cancel import Cancel
-from backupagent.cli import text
+from backupagent.cli import text, text_care
 from backupagent.cli.document import Document
 from backupagent.cli.failure import exit_code_of
 from backupagent.errors import Cancelled
@@ -97,6 +97,12 @@ def _verify(options: settings.VerifySettings, progress: Progress, cancel: Cancel
 
     report = wiring.run_verify(options, progress, cancel)
     return Outcome(report, 0 if report.ok else exit_code_of(problem.reason for problem in report.problems))
+
+
+def _gc(options: settings.GcSettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - as above
+
+    return Outcome(wiring.run_gc(options, progress, cancel))
 
 
 def _server(options: settings.ServerSettings, _progress: Progress, cancel: Cancel) -> Outcome:
@@ -209,6 +215,16 @@ _TABLE = (
         settings=settings.VerifySettings,
         run=_verify,
         show=text.verification,
+    ),
+    Command(
+        name="gc",
+        help="Remove what is left of uploads that did not come to their end.\n\n"
+        "Snapshots and manifests are never touched. What is younger than --older-than stays: a copy may still be at "
+        "work on it. Snapshots that are too old are not removed by this version.",
+        example="backupagent gc --store s3://bucket/main --incomplete --dry-run",
+        settings=settings.GcSettings,
+        run=_gc,
+        show=text_care.collection,
     ),
     Command(
         name="server",

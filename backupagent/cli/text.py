@@ -35,7 +35,8 @@ def _range_text(first: int, last: int) -> str:
     return f"{first} to {last}" if first != last else str(first)
 
 
-def _phases(phases: Sequence[PhaseReport], seconds: float) -> list[Block]:
+def phases(phases: Sequence[PhaseReport], seconds: float) -> list[Block]:
+    """Show how long each phase took."""
     rows = [
         [
             Cell(phase.name),
@@ -54,7 +55,7 @@ def snapshot(report: SnapshotReport) -> Document:
     note = [Line(Cell(f"note: {report.note}", Tone.WARN))] if report.note else []
     if report.name is None:
         nothing = f"nothing new after revision {report.last_revision}: no delta was written"
-        return [Line(Cell(nothing, Tone.GOOD)), *note, *_phases(report.phases, report.seconds)]
+        return [Line(Cell(nothing, Tone.GOOD)), *note, *phases(report.phases, report.seconds)]
     rows = [("snapshot", Cell(name, Tone.STRONG)) for name in report.names]
     if report.kind == "Full":
         rows.append(("revision", Cell(str(report.last_revision))))
@@ -64,7 +65,7 @@ def snapshot(report: SnapshotReport) -> Document:
     rows.append(("final", Cell("yes", Tone.WARN) if report.final else Cell("no")))
     rows += _manifest_rows(report.manifest)
     title = Line(Cell("full snapshot taken" if report.kind == "Full" else "delta snapshot taken", Tone.GOOD))
-    return [title, Fields(rows), *note, *_phases(report.phases, report.seconds)]
+    return [title, Fields(rows), *note, *phases(report.phases, report.seconds)]
 
 
 def _manifest_rows(manifest: dict[str, object]) -> list[tuple[str, Cell]]:
@@ -111,7 +112,7 @@ def copy(report: CopyReport | FollowReport) -> Document:
         lost = f"every revision from {first} on" if last < first else f"revisions {_range_text(first, last)}"
         rows.append(("given up", Cell(f"{lost}: no final snapshot appeared", Tone.BAD)))
     title = "copied" if report.copied else "nothing to copy: the target is in step"
-    return [Line(Cell(title, Tone.GOOD)), Fields(rows), *_phases(report.phases, report.seconds)]
+    return [Line(Cell(title, Tone.GOOD)), Fields(rows), *phases(report.phases, report.seconds)]
 
 
 def follow(report: FollowReport) -> Document:
@@ -141,7 +142,7 @@ def follow(report: FollowReport) -> Document:
     document: list[Block] = [Line(title), Fields(rows)]
     for problem in report.problems:
         document += _problem(problem)
-    return [*document, *_phases(report.phases, report.seconds)]
+    return [*document, *phases(report.phases, report.seconds)]
 
 
 def _restorable(chain: ChainEnd) -> tuple[str, Cell]:
@@ -169,7 +170,7 @@ def restore(report: RestoreReport) -> Document:
         ("cluster id", Cell(report.cluster_id)),
     ]
     title = Line(Cell(f"restored up to revision {report.revision}", Tone.GOOD))
-    return [title, Fields(rows), *_phases(report.phases, report.seconds)]
+    return [title, Fields(rows), *phases(report.phases, report.seconds)]
 
 
 def _leases(count: LeaseCount) -> Cell:
@@ -248,7 +249,7 @@ def verification(report: VerifyReport) -> Document:
     ]
     if rows:
         document += [Line(Cell("")), Table(["CHAIN", "RESTORABLE TO", "DELTAS", "STATE"], rows, frozenset({1, 2}))]
-    return [*document, *_phases(report.phases, report.seconds)]
+    return [*document, *phases(report.phases, report.seconds)]
 
 
 def _problem(problem: Problem) -> list[Block]:

@@ -261,6 +261,44 @@ class FollowReport(CopyCounts):
 
 
 @dataclass(frozen=True)
+class Remains:
+    """Something that is not whole, and what was done about it.
+
+    Attributes:
+        kind: ``upload``, ``leftover`` of a write in one request, or ``journal entry`` alone.
+        key: The object that it would have become, or the entry.
+        age_s: Seconds since its last sign of life; None when nobody knows.
+        bytes: What the store holds of it; None when nobody knows.
+        note: Why it was kept, or what to know about its removal; may be empty.
+    """
+
+    kind: str
+    key: str
+    age_s: float | None
+    bytes: int | None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectReport(Report):
+    """What was left of uploads that did not come to their end was removed.
+
+    Attributes:
+        store: Its URI.
+        dry_run: Whether nothing was removed: it was only said what would be.
+        removed: What was, or would be, removed.
+        kept: What stays: it is young, in use, or of unknown age.
+        bytes: What the store held of what was removed, as far as it is known.
+    """
+
+    store: str
+    dry_run: bool
+    removed: tuple[Remains, ...]
+    kept: tuple[Remains, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
 class ListedSnapshot:
     """One line of a listing.
 

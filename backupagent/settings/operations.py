@@ -233,6 +233,23 @@ class VerifySettings(TransferSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GcSettings:
+    """What is removed from a store."""
+
+    store: str = option("URI of the store to clean", metavar="URI")
+    incomplete: bool = option(
+        "remove what is left of uploads that did not come to their end: open uploads, their parts, journal entries",
+        default=False,
+    )
+    older_than: float = option(
+        "only what has given no sign of life for so long; a copy that runs must not lose what it has uploaded",
+        default=24 * 3600.0,
+        unit="duration",
+    )
+    dry_run: bool = option("remove nothing, only say what would be removed", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportingSettings:
     """How a command tells what it does and what it did."""
 
