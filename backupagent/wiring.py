@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from backupagent.operations.initializer import Initialization, Initializer
 from backupagent.operations.report import (
     CollectReport,
     CopyReport,
+    DoctorReport,
     FollowReport,
     ListReport,
     RestoreReport,
@@ -30,6 +32,7 @@ from backupagent.operations.report import (
 from backupagent.progress import Progress
 from backupagent.settings import (
     CopySettings,
+    DoctorSettings,
     EtcdSettings,
     GcSettings,
     KubeSettings,
@@ -275,6 +278,15 @@ def run_gc(settings: GcSettings, progress: Progress, cancel: Cancel) -> CollectR
         raise ConfigError("say what to remove: --incomplete; snapshots are not removed by this version")
     with open_snapstore(settings.store, cancel) as snapstore:
         return Collector(snapstore, settings, _transfer(TransferSettings(), progress, cancel)).run()
+
+
+def run_doctor(settings: DoctorSettings, progress: Progress, cancel: Cancel) -> DoctorReport:
+    """Check stores; see ``Doctor.run``."""
+    from backupagent.operations.doctor import Doctor  # noqa: PLC0415 - only the operation that runs is loaded
+
+    source = partial(open_snapstore, settings.source, cancel) if settings.source else None
+    target = partial(open_snapstore, settings.target, cancel, create=True) if settings.target else None
+    return Doctor(source, target, settings, _transfer(TransferSettings(), progress, cancel)).run()
 
 
 def etcd_status(settings: EtcdSettings) -> Status:

@@ -105,6 +105,13 @@ def _gc(options: settings.GcSettings, progress: Progress, cancel: Cancel) -> Out
     return Outcome(wiring.run_gc(options, progress, cancel))
 
 
+def _doctor(options: settings.DoctorSettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - as above
+
+    report = wiring.run_doctor(options, progress, cancel)
+    return Outcome(report, next((exit_code_of([check.reason]) for check in report.checks if check.reason), 0))
+
+
 def _server(options: settings.ServerSettings, _progress: Progress, cancel: Cancel) -> Outcome:
     from backupagent.server.run import run_server  # noqa: PLC0415 - aiohttp, which a help page does not need
 
@@ -215,6 +222,18 @@ _TABLE = (
         settings=settings.VerifySettings,
         run=_verify,
         show=text.verification,
+    ),
+    Command(
+        name="doctor",
+        help="Check stores before they are used.\n\n"
+        "Reach, permissions, clock, retention, chains, leftovers, how long a copy will take. A source is "
+        "listed and read, nothing else. In a target a small object and a few parts are written below "
+        "PREFIX/manifests/ and removed again, unless something keeps them. Ends with 0 when no check failed, else with "
+        "the exit code of the first that did: what comes after it may follow from it.",
+        example="backupagent doctor --source s3://old/main --target s3://new/main",
+        settings=settings.DoctorSettings,
+        run=_doctor,
+        show=text_care.checks,
     ),
     Command(
         name="gc",

@@ -18,17 +18,12 @@ from backupagent.operations.report import (
     VerifyReport,
 )
 from backupagent.progress import PhaseReport
-from backupagent.units import format_duration, format_size
+from backupagent.units import format_count, format_duration, format_size
 
 
 def rate_text(size: float, seconds: float) -> str:
     """Write bytes per second for people; empty when nothing was handled."""
     return f"{format_size(size / seconds)}/s" if size and seconds > 0 else ""
-
-
-def count_text(number: int, noun: str) -> str:
-    """Write a number with its noun: ``1 delta``, ``2 deltas``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _range_text(first: int, last: int) -> str:
@@ -92,8 +87,8 @@ def copy(report: CopyReport | FollowReport) -> Document:
         return follow(report)
     moved = report.bytes + report.server_side_bytes
     rows = [
-        ("copied", Cell(f"{count_text(report.copied, 'snapshot')}, {format_size(moved)}", Tone.STRONG)),
-        ("skipped", Cell(f"{count_text(report.skipped, 'snapshot')} proven to be the same at the target")),
+        ("copied", Cell(f"{format_count(report.copied, 'snapshot')}, {format_size(moved)}", Tone.STRONG)),
+        ("skipped", Cell(f"{format_count(report.skipped, 'snapshot')} proven to be the same at the target")),
         ("newest chain", Cell(report.newest_chain.full)),
         _restorable(report.newest_chain),
     ]
@@ -105,7 +100,7 @@ def copy(report: CopyReport | FollowReport) -> Document:
     if report.bytes_reread:
         rows.append(("read again", Cell(f"{format_size(report.bytes_reread)} of parts that were uploaded before")))
     if report.trailers_unchecked:
-        unchecked = f"{count_text(report.trailers_unchecked, 'snapshot')} without a check of its own sha256"
+        unchecked = f"{format_count(report.trailers_unchecked, 'snapshot')} without a check of its own sha256"
         rows.append(("unchecked", Cell(f"{unchecked}; `backupagent verify` does it", Tone.WARN)))
     if report.given_up_revisions is not None:
         first, last = report.given_up_revisions
@@ -123,13 +118,13 @@ def follow(report: FollowReport) -> Document:
         FollowEnd.FAILED: "ended by a problem",
     }
     behind = report.behind
-    missing = f"{count_text(behind.snapshots, 'snapshot')}, {format_size(behind.bytes)}"
+    missing = f"{format_count(behind.snapshots, 'snapshot')}, {format_size(behind.bytes)}"
     age = f", {format_duration(behind.seconds)}" if behind.seconds else ""
     listed = f"; the source was last listed {format_duration(report.unlisted_s)} ago"
     rows = [
         ("ended", Cell(ends[report.ended])),
-        ("copied", Cell(f"{count_text(report.copied, 'snapshot')}, {format_size(report.bytes)}", Tone.STRONG)),
-        ("skipped", Cell(f"{count_text(report.skipped, 'snapshot')} proven to be the same at the target")),
+        ("copied", Cell(f"{format_count(report.copied, 'snapshot')}, {format_size(report.bytes)}", Tone.STRONG)),
+        ("skipped", Cell(f"{format_count(report.skipped, 'snapshot')} proven to be the same at the target")),
         ("behind", Cell(f"{missing}{age}{listed}" if behind.snapshots else f"nothing{listed}")),
     ]
     if report.newest_chain is None:
@@ -159,9 +154,10 @@ def restore(report: RestoreReport) -> Document:
         False: Cell("HashKV is NOT the one recorded with the snapshot", Tone.BAD),
         None: Cell("no HashKV is recorded with the snapshot to compare with", Tone.WARN),
     }
+    deltas = format_count(report.deltas, "delta")
     rows = [("data directory", Cell(path, Tone.STRONG)) for path in report.data_dirs]
     rows += [
-        ("from", Cell(f"{report.full}, {count_text(report.deltas, 'delta')}, {count_text(report.events, 'event')}")),
+        ("from", Cell(f"{report.full}, {deltas}, {format_count(report.events, 'event')}")),
         ("revision", Cell(str(report.revision), Tone.STRONG)),
         ("HashKV", Cell(str(report.hash_kv), Tone.STRONG)),
         ("compact revision", Cell(str(report.compact_revision) + (" (never)" if report.compact_revision < 0 else ""))),
@@ -186,21 +182,21 @@ def _leases(count: LeaseCount) -> Cell:
 
 def listing(report: ListReport) -> Document:
     """Show the chains of a store, newest first, with the revisions that are missing in red."""
-    document: list[Block] = [Line(Cell(f"{report.store}: {count_text(len(report.chains), 'chain')}", Tone.STRONG))]
+    document: list[Block] = [Line(Cell(f"{report.store}: {format_count(len(report.chains), 'chain')}", Tone.STRONG))]
     for chain in report.chains:
         document += _chain(chain)
     if report.orphans:
-        orphans = f"{count_text(len(report.orphans), 'delta')} that no full snapshot can carry"
+        orphans = f"{format_count(len(report.orphans), 'delta')} that no full snapshot can carry"
         document += [Line(Cell("")), Line(Cell(orphans, Tone.WARN)), _snapshots(report.orphans, ())]
     if report.unreadable:
-        odd = f"{count_text(len(report.unreadable), 'object')} whose name is no snapshot's"
+        odd = f"{format_count(len(report.unreadable), 'object')} whose name is no snapshot's"
         document += [Line(Cell("")), Line(Cell(odd, Tone.WARN))]
         document += [Line(Cell(key), 2) for key in report.unreadable]
     return document
 
 
 def _chain(chain: ListedChain) -> list[Block]:
-    summary = f"restorable to revision {chain.last_revision}, {count_text(len(chain.deltas), 'delta')}"
+    summary = f"restorable to revision {chain.last_revision}, {format_count(len(chain.deltas), 'delta')}"
     tone = Tone.BAD if chain.gaps else Tone.GOOD
     lines: list[Block] = [Line(Cell("")), Line(Cell(f"{summary}, {format_size(chain.size)}", tone))]
     lines += [
@@ -230,11 +226,11 @@ def _marks(listed: ListedSnapshot) -> list[str]:
 
 def verification(report: VerifyReport) -> Document:
     """Say what is wrong, then which chains can be restored."""
-    read = f"{count_text(report.checked, 'object')} read, {format_size(report.bytes)}"
+    read = f"{format_count(report.checked, 'object')} read, {format_size(report.bytes)}"
     if report.ok:
         title = Cell(f"no problem: {read}", Tone.GOOD)
     else:
-        title = Cell(f"{count_text(len(report.problems), 'problem')}: {read}", Tone.BAD)
+        title = Cell(f"{format_count(len(report.problems), 'problem')}: {read}", Tone.BAD)
     document: list[Block] = [Line(title)]
     for problem in report.problems:
         document += _problem(problem)

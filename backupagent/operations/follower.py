@@ -18,7 +18,7 @@ from backupagent.progress import Milestone
 from backupagent.settings import CopySettings
 from backupagent.snapstore import Listing
 from backupagent.transfer.context import Transfer
-from backupagent.units import MiB, format_duration, format_size
+from backupagent.units import MiB, format_count, format_duration, format_size
 
 SHARE_SIZE = 64 * MiB
 """Bytes at least that are copied between two looks at the source: small enough that a new full need not wait long
@@ -346,7 +346,7 @@ class Follower:
         revision = f", up to revision {chain.last_revision}" if chain is not None else ""
         if not behind.snapshots:
             return f"in step{revision}"
-        snapshots = f"{behind.snapshots:,} snapshot{'' if behind.snapshots == 1 else 's'}"
+        snapshots = format_count(behind.snapshots, "snapshot")
         age = f", {format_duration(behind.seconds)}" if behind.seconds else ""
         return f"{snapshots} behind, {format_size(behind.bytes)}{age}{revision}"
 
@@ -357,8 +357,7 @@ class Follower:
         self._transfer.progress.note(state, resting=next(self._missing(), None) is None)
         copied, size = tally.copied - self._told[0], tally.size - self._told[1]
         if copied:
-            snapshots = f"{copied:,} snapshot{'' if copied == 1 else 's'}"
-            self._milestone("copied", f"{snapshots}, {format_size(size)}: {state}")
+            self._milestone("copied", f"{format_count(copied, 'snapshot')}, {format_size(size)}: {state}")
         self._told = tally.copied, tally.size
 
     def _milestone(self, what: str, detail: str, *, bad: bool = False) -> None:

@@ -13,6 +13,7 @@ from backupagent.snapstore import Listing
 from backupagent.stores.base import ObjectInfo
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.copying import Copied
+from backupagent.units import format_count
 
 Arrived = Callable[[StoredSnapshot], None]
 
@@ -151,8 +152,7 @@ class Landing:
 
 
 def _restorable_words(chain: Chain, target: str, seconds: float) -> str:
-    count = len(chain.deltas)
-    deltas = f" and {count} delta{'' if count == 1 else 's'}" if count else ""
+    deltas = f" and {format_count(len(chain.deltas), 'delta')}" if chain.deltas else ""
     return f"at {target} up to revision {chain.last}: {without_final(chain.full.name)}{deltas}, after {seconds:.1f} s"
 
 

@@ -298,6 +298,51 @@ class CollectReport(Report):
     bytes: int
 
 
+class CheckStatus(StrEnum):
+    """What a check came to."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    UNTESTED = "untested"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: Of the check; the same for each run.
+        side: ``source``, ``target``, or ``both``.
+        status: What it came to.
+        detail: What was found.
+        hint: What to do about it; empty when there is nothing to do.
+        reason: Name of the error class of one that failed, else empty.
+    """
+
+    name: str
+    side: str
+    status: CheckStatus
+    detail: str
+    hint: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorReport(Report):
+    """Stores were checked before they are used.
+
+    Attributes:
+        ok: Whether no check failed.
+        checks: In the order in which they were made.
+        expected_s: How long a copy of everything may take, seconds; None when nothing could be measured.
+    """
+
+    ok: bool
+    checks: tuple[Check, ...]
+    expected_s: float | None
+
+
 @dataclass(frozen=True)
 class ListedSnapshot:
     """One line of a listing.

@@ -250,6 +250,21 @@ class GcSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorSettings:
+    """Stores that are to be checked."""
+
+    source: str = option("URI of a store to copy from: it is listed and read, nothing else", default="", metavar="URI")
+    target: str = option(
+        "URI of a store to copy to: a small object and a few parts are written and removed again",
+        default="",
+        metavar="URI",
+    )
+    sample: int = option(
+        "bytes that are read from the source to see how fast it is", default=64 * MiB, unit="size", minimum=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportingSettings:
     """How a command tells what it does and what it did."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from backupagent.cli import text
+from backupagent.cli import text, text_care
 from backupagent.cli.commands import COMMANDS
 from backupagent.cli.document import Cell, Document, Fields, Line, Table, Tone, printable, render_plain, render_terminal
 from backupagent.cli.failure import exit_code_of
@@ -349,6 +349,8 @@ def test_every_command_that_reports_can_show_it() -> None:
     # In a file of their own, imported when there is something to show: test_cli_text_migrations.py.
     assert {"migrate", "migrations"} <= shown.keys()
     del shown["migrate"], shown["migrations"]
+    # In another: test_cli_care.py.
+    assert {shown.pop("doctor"), shown.pop("gc")} == {text_care.checks, text_care.collection}
     assert shown == {
         "snapshot": text.snapshot,
         "copy": text.copy,
