@@ -20,15 +20,14 @@ from backupagent.model.restored import Restored
 from backupagent.operations.arrival import Backups, Remembered
 from backupagent.operations.initializer import Initialization, Initializer
 from backupagent.operations.report import (
-    CollectReport,
     CopyReport,
-    DoctorReport,
     FollowReport,
     ListReport,
     RestoreReport,
     SnapshotReport,
     VerifyReport,
 )
+from backupagent.operations.report_care import CollectReport, DoctorReport
 from backupagent.progress import Progress
 from backupagent.settings import (
     CopySettings,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from backupagent.cli.document import Block, Cell, Document, Line, Table, Tone
 from backupagent.cli.text import phases
-from backupagent.operations.report import CheckStatus, CollectReport, DoctorReport, Remains
+from backupagent.operations.report_care import CheckStatus, CollectReport, DoctorReport, Remains
 from backupagent.units import format_count, format_duration, format_size
 
 

@@ -1,7 +1,7 @@
 """What is left of uploads that did not come to their end, removed when it is old."""
 
 from backupagent.errors import BackupAgentError, ObjectNotFound, StoreError
-from backupagent.operations.report import CollectReport, Remains
+from backupagent.operations.report_care import CollectReport, Remains
 from backupagent.settings import GcSettings
 from backupagent.snapstore import SnapStore
 from backupagent.snapstore.unfinished import Unfinished, UnfinishedKind, find_unfinished

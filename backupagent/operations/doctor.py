@@ -23,7 +23,7 @@ from backupagent.operations.findings import (
     untested,
     warning,
 )
-from backupagent.operations.report import Check, CheckStatus, DoctorReport
+from backupagent.operations.report_care import Check, CheckStatus, DoctorReport
 from backupagent.settings import DoctorSettings
 from backupagent.snapstore import SnapStore
 from backupagent.snapstore.unfinished import find_unfinished

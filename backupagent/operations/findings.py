@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from backupagent.errors import BackupAgentError, ChecksumMismatch, StoreError
-from backupagent.operations.report import CheckStatus
+from backupagent.operations.report_care import CheckStatus
 from backupagent.snapstore.unfinished import Unfinished
 from backupagent.stores.base import ObjectStore
 from backupagent.units import format_duration, format_size

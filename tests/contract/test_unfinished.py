@@ -6,7 +6,7 @@ from store_access import content, keys, part_size
 from backupagent.cancel import Cancel
 from backupagent.clock import SYSTEM_CLOCK
 from backupagent.operations.collector import LASTING, Collector
-from backupagent.operations.report import CollectReport
+from backupagent.operations.report_care import CollectReport
 from backupagent.progress import Progress
 from backupagent.settings import GcSettings, TransferSettings
 from backupagent.snapstore import SnapStore

@@ -10,7 +10,8 @@ import pytest
 from backupagent import errors
 from backupagent.cli.parser import parse
 from backupagent.operations import collector, doctor, final, follower
-from backupagent.operations.report import Behind, Check, CheckStatus, DoctorReport, FollowEnd, FollowReport, Problem
+from backupagent.operations.report import Behind, FollowEnd, FollowReport, Problem
+from backupagent.operations.report_care import Check, CheckStatus, DoctorReport
 from backupagent.settings import CopySettings, GcSettings
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 from backupagent import wiring
 from backupagent.cli import main, text_care
 from backupagent.cli.document import render_plain
-from backupagent.operations.report import Check, CheckStatus, CollectReport, DoctorReport, Remains
+from backupagent.operations.report_care import Check, CheckStatus, CollectReport, DoctorReport, Remains
 from backupagent.stores.local import LocalStore
 from backupagent.units import MiB
 

@@ -9,7 +9,7 @@ from snapshot_fakes import NOW, WaitingCancel, store
 from backupagent.clock import FakeClock
 from backupagent.errors import AccessDenied, Cancelled, ObjectLocked, StoreUnavailable
 from backupagent.operations.collector import IN_USE_AT_MOST_S, Collector
-from backupagent.operations.report import CollectReport
+from backupagent.operations.report_care import CollectReport
 from backupagent.progress import Progress
 from backupagent.settings import GcSettings, TransferSettings
 from backupagent.snapstore import SnapStore

@@ -9,7 +9,7 @@ from snapshot_fakes import NOW, NOW_S, WaitingCancel, add_chain, add_delta, add_
 from backupagent.clock import FakeClock
 from backupagent.errors import AccessDenied, Cancelled, ConfigError, StoreUnavailable
 from backupagent.operations.doctor import SERVER_SIDE, Doctor
-from backupagent.operations.report import Check, CheckStatus, DoctorReport
+from backupagent.operations.report_care import Check, CheckStatus, DoctorReport
 from backupagent.progress import Progress
 from backupagent.settings import DoctorSettings, TransferSettings
 from backupagent.snapstore import SnapStore
@@ -394,8 +394,7 @@ def test_many_small_objects_are_bound_by_round_trips(world: World) -> None:
 
 
 def test_what_is_too_fast_to_be_measured_gives_no_duration(world: World) -> None:
-    memory = store(MemoryStore())
-    add_full(memory, 5)
+    add_full(memory := store(MemoryStore()), 5)
     report = world.examine(memory, store(MemoryStore("other")))
     assert report.expected_s is None
     assert check(report, "duration", "both").status == "untested"
