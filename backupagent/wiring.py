@@ -283,9 +283,10 @@ def run_doctor(settings: DoctorSettings, progress: Progress, cancel: Cancel) -> 
     """Check stores; see ``Doctor.run``."""
     from backupagent.operations.doctor import Doctor  # noqa: PLC0415 - only the operation that runs is loaded
 
-    source = partial(open_snapstore, settings.source, cancel) if settings.source else None
-    target = partial(open_snapstore, settings.target, cancel, create=True) if settings.target else None
-    return Doctor(source, target, settings, _transfer(TransferSettings(), progress, cancel)).run()
+    source = partial(open_snapstore, settings.source, cancel, variable_prefix=SOURCE_VARIABLES)
+    target = partial(open_snapstore, settings.target, cancel, create=True)
+    transfer = _transfer(TransferSettings(), progress, cancel)
+    return Doctor(source if settings.source else None, target if settings.target else None, settings, transfer).run()
 
 
 def etcd_status(settings: EtcdSettings) -> Status:
