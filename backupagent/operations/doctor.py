@@ -5,12 +5,12 @@ manifests, and removed again where nothing keeps them.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from backupagent.errors import BackupAgentError, Cancelled, ConfigError, StoreError
+from backupagent.errors import BackupAgentError, Cancelled, ConfigError, StoreError, StoreUnavailable
 from backupagent.model.chain import Chain, build_chains
 from backupagent.operations.findings import (
     Finding,
@@ -59,6 +59,9 @@ STALE_S = 24 * 3600.0
 """Age of an upload that nobody will end any more; the default of ``gc --older-than``."""
 
 SERVER_SIDE = "server-side copy"
+
+TARGET_CHECKS = ("retention", "put", "read", "clock", "delete", "multipart", "unfinished uploads")
+"""Of a target, after it was listed."""
 
 
 @dataclass
@@ -143,6 +146,14 @@ class Doctor:
             finding = failed(error)
         return self._add(name, side, finding)
 
+    def _cannot_be_reached(self, side: str, names: Sequence[str]) -> bool:
+        """Whether the last check found nobody there: then the others would only take long to say it again."""
+        if self._found.checks[-1].reason != StoreUnavailable.__name__:
+            return False
+        for name in names:
+            self._add(name, side, untested("the store cannot be reached"))
+        return True
+
     def _open(self, side: str, opened: ExitStack) -> SnapStore | None:
         opener = self._openers[side]
         if opener is None:
@@ -158,7 +169,10 @@ class Doctor:
     # ---- source
 
     def _check_source(self, source: SnapStore) -> None:
-        if not self._check("list", "source", lambda: self._list(source, may_be_empty=False)):
+        listed = self._check("list", "source", lambda: self._list(source, may_be_empty=False))
+        if self._cannot_be_reached("source", ("read", "retention", "clock")):
+            return
+        if not listed:
             self._add("read", "source", untested("nothing is listed that could be read"))
         else:
             self._check("chains", "source", self._judge_chains)
@@ -224,6 +238,8 @@ class Doctor:
 
     def _check_target(self, target: SnapStore) -> None:
         self._check("list", "target", lambda: self._list(target, may_be_empty=True))
+        if self._cannot_be_reached("target", TARGET_CHECKS):
+            return
         facts = self._facts(target.store, "target")
         deletable = not target.store.features.remote or (facts.retention == "" and not facts.versioning)
         self._probe(target, facts, deletable=deletable)

@@ -4,87 +4,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from snapshot_fakes import NOW, NOW_S, WaitingCancel, add_chain, add_delta, add_full, store
+from doctoring import World, check, opened, statuses
+from snapshot_fakes import NOW_S, add_chain, add_delta, add_full, store
 
-from backupagent.clock import FakeClock
 from backupagent.errors import AccessDenied, Cancelled, ConfigError, StoreUnavailable
-from backupagent.operations.doctor import SERVER_SIDE, Doctor
-from backupagent.operations.report_care import Check, CheckStatus, DoctorReport
+from backupagent.operations.doctor import SERVER_SIDE, TARGET_CHECKS, Doctor
+from backupagent.operations.report_care import CheckStatus
 from backupagent.progress import Progress
 from backupagent.settings import DoctorSettings, TransferSettings
 from backupagent.snapstore import SnapStore
-from backupagent.stores.base import Buffer, ObjectInfo, PartTag, StoreFacts, StoreFeatures, StoreLimits, Upload
+from backupagent.stores.base import StoreFacts, StoreLimits
 from backupagent.stores.memory import MemoryStore
-from backupagent.testing.faulty import METHODS, Fault, FaultyStore
+from backupagent.testing.faulty import METHODS, Fault
 from backupagent.transfer.context import Transfer
 from backupagent.units import MiB
 
 DENIED = AccessDenied("no", op="any", store="s")
 DAY_S = 24 * 3600.0
-
-
-class Remote(MemoryStore):
-    """A store far away that answers in half a second, moves 8 MiB a second, and tells about itself."""
-
-    def __init__(self, name: str, clock: FakeClock, **given) -> None:
-        super().__init__(name, clock=clock, **given)
-        self.clock = clock
-        self.told: StoreFacts | None = StoreFacts(time_s=float(NOW_S), versioning=False, retention="")
-        self.lasting = False
-
-    @property
-    def features(self) -> StoreFeatures:
-        return StoreFeatures(reads_tell_metadata=True, lasting_parts=self.lasting)
-
-    def facts(self) -> StoreFacts:
-        if self.told is None:
-            raise AccessDenied("not for you", op="ask for the bucket")
-        return self.told
-
-    def stat(self, key: str) -> ObjectInfo:
-        self.clock.sleep(0.5)
-        return super().stat(key)
-
-    def read_into(self, key, buffer, *, offset=0, etag=""):
-        self.clock.sleep(buffer.nbytes / (8 * MiB))
-        return super().read_into(key, buffer, offset=offset, etag=etag)
-
-    def begin_upload(self, key: str, **given) -> Upload:
-        self.clock.sleep(0.5)
-        return super().begin_upload(key, **given)
-
-    def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
-        self.clock.sleep(len(data) / (4 * MiB))
-        return super().upload_part(upload, number, data)
-
-
-class World:
-    def __init__(self, limits: StoreLimits | None = None) -> None:
-        self.clock = FakeClock(NOW)
-        self.cancel = WaitingCancel(self.clock)
-        self.near, self.far = Remote("near", self.clock), Remote("far", self.clock, limits=limits)
-        self.source_faults, self.target_faults = FaultyStore(self.near), FaultyStore(self.far)
-        self.source, self.target = store(self.source_faults), store(self.target_faults)
-
-    def examine(self, source: SnapStore | None, target: SnapStore | None, *, sample: int = 64 * MiB) -> DoctorReport:
-        settings = DoctorSettings(source="s", target="t", sample=sample)
-        transfer = Transfer(TransferSettings(), self.cancel, Progress(self.clock), self.clock)
-        openers = [None if where is None else (lambda where=where: opened(where)) for where in (source, target)]
-        return Doctor(openers[0], openers[1], settings, transfer).run()
-
-
-@contextmanager
-def opened(where: SnapStore) -> Iterator[SnapStore]:
-    yield where
-
-
-def check(report: DoctorReport, name: str, side: str) -> Check:
-    (found,) = (one for one in report.checks if (one.name, one.side) == (name, side))
-    return found
-
-
-def statuses(report: DoctorReport) -> dict[tuple[str, str], str]:
-    return {(one.side, one.name): one.status.value for one in report.checks}
 
 
 @pytest.fixture
@@ -176,6 +112,19 @@ def test_a_source_that_may_not_be_listed(world: World) -> None:
     assert "needs List and Get" in check(report, "list", "source").hint
     assert check(report, "duration", "source").status is CheckStatus.UNTESTED
     assert report.expected_s is None
+
+
+def test_nobody_is_asked_again_and_again_who_cannot_be_reached(world: World) -> None:
+    away = StoreUnavailable("connection refused", op="list")
+    world.source_faults.plan(Fault("list_objects", error=away))
+    world.target_faults.plan(Fault("list_objects", error=away))
+    report = world.examine(world.source, world.target)
+    found = statuses(report)
+    assert found.pop(("source", "list")) == found.pop(("target", "list")) == "failed"
+    assert found.pop(("both", "two places")) == "ok"
+    assert set(found.values()) == {"untested"}
+    assert world.source_faults.calls.total() == world.target_faults.calls.total() == 1
+    assert {name for _side, name in found} >= set(TARGET_CHECKS)
 
 
 def test_a_source_that_may_not_be_read(world: World) -> None:
