@@ -1,6 +1,6 @@
 """What is left of uploads that did not come to their end, removed when it is old."""
 
-from backupagent.errors import BackupAgentError, ObjectNotFound, StoreError
+from backupagent.errors import ObjectLocked, ObjectNotFound, StoreError
 from backupagent.operations.report_care import CollectReport, Remains
 from backupagent.settings import GcSettings
 from backupagent.snapstore import SnapStore
@@ -53,11 +53,12 @@ class Collector:
                     kept.append(_remains(each, age_s, why))
                     continue
                 progress.note(each.key)
-                if not self._settings.dry_run and not self._remove(each):
+                if self._settings.dry_run:
+                    removed.append(_remains(each, age_s, self._note(each)))
+                elif self._has_been_taken_up(each):
                     kept.append(_remains(each, age_s, "a copy has just taken it up"))
-                    continue
-                lasting = each.kind is UnfinishedKind.UPLOAD and self._snapstore.store.features.lasting_parts
-                removed.append(_remains(each, age_s, LASTING if lasting else ""))
+                else:
+                    removed.append(_remains(each, age_s, self._remove(each) or self._note(each)))
         return CollectReport(
             store=self._snapstore.display,
             dry_run=self._settings.dry_run,
@@ -88,23 +89,29 @@ class Collector:
             return "its process runs on this machine"
         return ""
 
-    def _remove(self, each: Unfinished) -> bool:
-        """Remove it, unless somebody has written its entry anew since it was listed."""
-        if each.entry_key and each.alive_s is not None:
-            try:
-                if self._snapstore.store.stat(each.entry_key).modified_s > each.alive_s:
-                    return False
-            except ObjectNotFound:  # completed, or removed by another
-                pass
-        if each.upload is not None:
-            self._snapstore.store.abort_upload(each.upload)
-        if each.entry_key:
-            try:
+    def _note(self, each: Unfinished) -> str:
+        lasting = each.kind is UnfinishedKind.UPLOAD and self._snapstore.store.features.lasting_parts
+        return LASTING if lasting else ""
+
+    def _has_been_taken_up(self, each: Unfinished) -> bool:
+        """Whether somebody has written its entry anew since it was listed."""
+        if not each.entry_key or each.alive_s is None:
+            return False
+        try:
+            return self._snapstore.store.stat(each.entry_key).modified_s > each.alive_s
+        except ObjectNotFound:  # completed, or removed by another
+            return False
+
+    def _remove(self, each: Unfinished) -> str:
+        """Remove it; return what stays, empty when nothing does."""
+        try:
+            if each.upload is not None:
+                self._snapstore.store.abort_upload(each.upload)
+            if each.entry_key:
                 self._snapstore.store.delete(each.entry_key)
-            except BackupAgentError as error:
-                error.add_note(f"its upload of {each.key} was removed")
-                raise
-        return True
+        except ObjectLocked as error:
+            return f"some of it stays until its retention ends: {error.cause}"
+        return ""
 
 
 def _remains(each: Unfinished, age_s: float | None, note: str) -> Remains:

@@ -145,13 +145,23 @@ def test_a_store_that_does_not_tell_its_clock(
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_an_entry_that_may_not_be_removed_is_an_error_that_says_what_was(world: World) -> None:
+def test_what_retention_keeps_does_not_keep_the_rest(world: World) -> None:
+    world.begin()
+    world.begin(remembered=False)
+    world.clock.sleep(DAY_S)
+    world.faulty.plan(Fault("delete", error=ObjectLocked("until Friday", op="delete")))
+    report = world.collect()
+    assert {each.note for each in report.removed} == {"", "some of it stays until its retention ends: until Friday"}
+    assert world.memory.list_uploads("") == []
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_refusal_is_an_error(world: World) -> None:
     world.begin()
     world.clock.sleep(DAY_S)
-    world.faulty.plan(Fault("delete", error=ObjectLocked("retention", op="delete")))
-    with pytest.raises(ObjectLocked) as raised:
+    world.faulty.plan(Fault("abort_upload", error=AccessDenied("no", op="abort upload")))
+    with pytest.raises(AccessDenied):
         world.collect()
-    assert raised.value.__notes__ == [f"its upload of {KEY} was removed"]
 
 
 def test_it_can_be_stopped(world: World) -> None:
