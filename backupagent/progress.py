@@ -5,12 +5,16 @@ Workers call ``add``; whoever shows it reads ``snapshot``. No thread, no output 
 """
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from backupagent.clock import SYSTEM_CLOCK, Clock
+
+MAX_MILESTONES = 500
+"""Milestones that are kept: work may go on for months. Whoever shows them looks several times a second."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ class ProgressView:
         total: Bytes that this phase will handle, 0 when not known.
         detail: What is being worked on, e.g. a snapshot's name.
         finished: The phases that have ended before.
-        milestones: What has happened, in the order in which it was told.
+        milestones: What has happened, in the order in which it was told; the newest ``MAX_MILESTONES``.
+        forgotten: How many milestones came before those.
+        resting: Whether nothing is under way: the work waits for news that may take long.
     """
 
     phase: str
@@ -68,6 +74,17 @@ class ProgressView:
     detail: str
     finished: tuple[PhaseReport, ...] = ()
     milestones: tuple[Milestone, ...] = ()
+    forgotten: int = 0
+    resting: bool = False
+
+    def news(self, told: int) -> tuple[Milestone, ...]:
+        """Return the milestones after so many that were seen before."""
+        return self.milestones[max(0, told - self.forgotten) :]
+
+    @property
+    def told(self) -> int:
+        """How many milestones there have been in all."""
+        return self.forgotten + len(self.milestones)
 
     @property
     def rate(self) -> float:
@@ -96,25 +113,31 @@ class Progress:
         self._done = 0
         self._total = 0
         self._detail = ""
-        self._milestones: tuple[Milestone, ...] = ()
+        self._resting = False
+        self._milestones: deque[Milestone] = deque(maxlen=MAX_MILESTONES)
+        self._told = 0
         self.phases: list[PhaseReport] = []
 
     @contextmanager
     def phase(self, name: str, total: int = 0) -> Iterator[None]:
         """Run a block as a named phase and keep its figures in ``phases``.
 
+        Inside another phase it is a step of that one: only its total is added.
+
         Args:
             name: As in the JSON reports.
             total: Bytes that the phase will handle, 0 when not known.
         """
         with self._lock:
-            self._phase, self._began_s, self._done, self._total, self._detail = (
-                name,
-                self._clock.monotonic_s(),
-                0,
-                total,
-                "",
-            )
+            outer = self._phase
+            if outer:
+                self._total += total
+            else:
+                self._phase, self._began_s, self._done, self._total = name, self._clock.monotonic_s(), 0, total
+                self._detail, self._resting = "", False
+        if outer:
+            yield
+            return
         try:
             yield
         finally:
@@ -133,15 +156,21 @@ class Progress:
         with self._lock:
             self._total = total
 
-    def note(self, detail: str) -> None:
-        """Say what is being worked on."""
+    def note(self, detail: str, *, resting: bool = False) -> None:
+        """Say what is being worked on, or what is waited for.
+
+        Args:
+            detail: It.
+            resting: Nothing is under way; see ``ProgressView``.
+        """
         with self._lock:
-            self._detail = detail
+            self._detail, self._resting = detail, resting
 
     def tell(self, milestone: Milestone) -> None:
         """Say that something happened."""
         with self._lock:
-            self._milestones += (milestone,)
+            self._milestones.append(milestone)
+            self._told += 1
 
     def view(self) -> ProgressView:
         """Look at the running phase and those before it, at one moment."""
@@ -154,7 +183,9 @@ class Progress:
                 self._total,
                 self._detail,
                 tuple(self.phases),
-                self._milestones,
+                tuple(self._milestones),
+                self._told - len(self._milestones),
+                self._resting,
             )
 
     @property

@@ -63,6 +63,11 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def format_count(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 delta``, ``2 deltas``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_size(size: float) -> str:
     """Write bytes for people: ``512 B``, ``3.4 MiB``."""
     for unit, factor in (("GiB", GiB), ("MiB", MiB), ("KiB", KiB)):

@@ -4,7 +4,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backupagent.cancel import Cancel
 from backupagent.clock import SYSTEM_CLOCK
@@ -17,11 +19,21 @@ from backupagent.model.chain import build_chains
 from backupagent.model.restored import Restored
 from backupagent.operations.arrival import Backups, Remembered
 from backupagent.operations.initializer import Initialization, Initializer
-from backupagent.operations.report import CopyReport, ListReport, RestoreReport, SnapshotReport, VerifyReport
+from backupagent.operations.report import (
+    CopyReport,
+    FollowReport,
+    ListReport,
+    RestoreReport,
+    SnapshotReport,
+    VerifyReport,
+)
+from backupagent.operations.report_care import CollectReport, DoctorReport
 from backupagent.progress import Progress
 from backupagent.settings import (
     CopySettings,
+    DoctorSettings,
     EtcdSettings,
+    GcSettings,
     KubeSettings,
     ListSettings,
     RestoreSettings,
@@ -37,6 +49,9 @@ from backupagent.stores.retrying import RetryingStore, Trouble
 from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.transfer.context import Transfer
 from backupagent.units import MiB
+
+if TYPE_CHECKING:
+    from backupagent.operations.copier import Copier
 
 SOURCE_VARIABLES = "SOURCE_"
 """Stands before the peer's environment variables that name the credentials of a copy's source."""
@@ -174,6 +189,22 @@ def take_snapshot(
 
 def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> CopyReport:
     """Copy snapshots; see ``Copier.run``."""
+    if settings.until_final:
+        raise ConfigError("--until-final is for --follow; a copy that ends takes --wait-for-final")
+    with _opened_copier(settings, progress, cancel) as (copier, _transfer):
+        return copier.run()
+
+
+def run_follow(settings: CopySettings, progress: Progress, cancel: Cancel) -> FollowReport:
+    """Keep a target in step; see ``Follower.run``."""
+    from backupagent.operations.follower import Follower  # noqa: PLC0415 - only the operation that runs is loaded
+
+    with _opened_copier(settings, progress, cancel) as (copier, transfer):
+        return Follower(copier, settings, transfer).run()
+
+
+@contextmanager
+def _opened_copier(settings: CopySettings, progress: Progress, cancel: Cancel) -> "Iterator[tuple[Copier, Transfer]]":
     from backupagent.operations.copier import Copier  # noqa: PLC0415 - only the operation that runs is loaded
 
     trouble = Trouble()
@@ -183,7 +214,7 @@ def run_copy(settings: CopySettings, progress: Progress, cancel: Cancel) -> Copy
         open_snapstore(settings.target, cancel, create=True, throttle=throttle) as target,
     ):
         transfer = replace(_transfer(settings, progress, cancel), trouble=trouble.count)
-        return Copier(source, target, settings, transfer).run()
+        yield Copier(source, target, settings, transfer), transfer
 
 
 def run_restore(settings: RestoreSettings, progress: Progress, cancel: Cancel) -> RestoreReport:
@@ -232,6 +263,30 @@ def run_verify(settings: VerifySettings, progress: Progress, cancel: Cancel) -> 
 
     with open_snapstore(settings.store, cancel) as snapstore:
         return Verifier(snapstore, settings, _transfer(settings, progress, cancel)).run()
+
+
+def run_gc(settings: GcSettings, progress: Progress, cancel: Cancel) -> CollectReport:
+    """Clean a store; see ``Collector.run``.
+
+    Raises:
+        ConfigError: nothing was named that is to be removed.
+    """
+    from backupagent.operations.collector import Collector  # noqa: PLC0415 - only the operation that runs is loaded
+
+    if not settings.incomplete:
+        raise ConfigError("say what to remove: --incomplete; snapshots are not removed by this version")
+    with open_snapstore(settings.store, cancel) as snapstore:
+        return Collector(snapstore, settings, _transfer(TransferSettings(), progress, cancel)).run()
+
+
+def run_doctor(settings: DoctorSettings, progress: Progress, cancel: Cancel) -> DoctorReport:
+    """Check stores; see ``Doctor.run``."""
+    from backupagent.operations.doctor import Doctor  # noqa: PLC0415 - only the operation that runs is loaded
+
+    source = partial(open_snapstore, settings.source, cancel, variable_prefix=SOURCE_VARIABLES)
+    target = partial(open_snapstore, settings.target, cancel, create=True)
+    transfer = _transfer(TransferSettings(), progress, cancel)
+    return Doctor(source if settings.source else None, target if settings.target else None, settings, transfer).run()
 
 
 def etcd_status(settings: EtcdSettings) -> Status:

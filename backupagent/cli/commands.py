@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 from backupagent import settings
 from backupagent.cancel import Cancel
-from backupagent.cli import text
+from backupagent.cli import text, text_care
 from backupagent.cli.document import Document
 from backupagent.cli.failure import exit_code_of
+from backupagent.errors import Cancelled
 from backupagent.progress import Progress
 
 
@@ -71,7 +72,12 @@ def _snapshot(options: settings.SnapshotSettings, progress: Progress, cancel: Ca
 def _copy(options: settings.CopySettings, progress: Progress, cancel: Cancel) -> Outcome:
     from backupagent import wiring  # noqa: PLC0415 - stores and codecs, which a help page does not need
 
-    return Outcome(wiring.run_copy(options, progress, cancel))
+    if not options.follow:
+        return Outcome(wiring.run_copy(options, progress, cancel))
+    report = wiring.run_follow(options, progress, cancel)
+    if report.problems:
+        return Outcome(report, exit_code_of(problem.reason for problem in report.problems))
+    return Outcome(report, 0 if report.in_step else Cancelled.exit_code)
 
 
 def _restore(options: settings.RestoreSettings, progress: Progress, cancel: Cancel) -> Outcome:
@@ -91,6 +97,19 @@ def _verify(options: settings.VerifySettings, progress: Progress, cancel: Cancel
 
     report = wiring.run_verify(options, progress, cancel)
     return Outcome(report, 0 if report.ok else exit_code_of(problem.reason for problem in report.problems))
+
+
+def _gc(options: settings.GcSettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - as above
+
+    return Outcome(wiring.run_gc(options, progress, cancel))
+
+
+def _doctor(options: settings.DoctorSettings, progress: Progress, cancel: Cancel) -> Outcome:
+    from backupagent import wiring  # noqa: PLC0415 - as above
+
+    report = wiring.run_doctor(options, progress, cancel)
+    return Outcome(report, next((exit_code_of([check.reason]) for check in report.checks if check.reason), 0))
 
 
 def _server(options: settings.ServerSettings, _progress: Progress, cancel: Cancel) -> Outcome:
@@ -167,7 +186,9 @@ _TABLE = (
         name="copy",
         help="Copy snapshots to another store.\n\n"
         "The newest chain is moved first. What is already at the target is skipped when it is proven to be the same; "
-        "a copy that was killed goes on where it stopped when it is run again.",
+        "a copy that was killed goes on where it stopped when it is run again.\n\n"
+        "With --follow it goes on until a signal comes, and ends with 0 when the target is in step with the source, "
+        "else with 130, or with the code of a problem that is still there.",
         example="backupagent copy --source s3://old/main --target s3://new/main",
         settings=settings.CopySettings,
         run=_copy,
@@ -201,6 +222,28 @@ _TABLE = (
         settings=settings.VerifySettings,
         run=_verify,
         show=text.verification,
+    ),
+    Command(
+        name="doctor",
+        help="Check stores before they are used.\n\n"
+        "Reach, permissions, clock, retention, chains, leftovers, how long a copy will take. A source is "
+        "listed and read, nothing else. In a target a small object and a few parts are written below "
+        "PREFIX/manifests/ and removed again, unless something keeps them. Ends with 0 when no check failed, else with "
+        "the exit code of the first that did: what comes after it may follow from it.",
+        example="backupagent doctor --source s3://old/main --target s3://new/main",
+        settings=settings.DoctorSettings,
+        run=_doctor,
+        show=text_care.checks,
+    ),
+    Command(
+        name="gc",
+        help="Remove what is left of uploads that did not come to their end.\n\n"
+        "Snapshots and manifests are never touched. What is younger than --older-than stays: a copy may still be at "
+        "work on it. Snapshots that are too old are not removed by this version.",
+        example="backupagent gc --store s3://bucket/main --incomplete --dry-run",
+        settings=settings.GcSettings,
+        run=_gc,
+        show=text_care.collection,
     ),
     Command(
         name="server",

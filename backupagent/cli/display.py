@@ -73,9 +73,9 @@ class LogView:
 
     def look(self, view: ProgressView) -> None:
         """Write the lines that are due."""
-        for milestone in view.milestones[self._told :]:
+        for milestone in view.news(self._told):
             self._line(" ".join((milestone.who, *milestone_words(milestone))), milestone.at)
-        self._told = len(view.milestones)
+        self._told = view.told
         for phase in view.finished[self._finished :]:
             size = f", {format_size(phase.bytes)}, {rate_text(phase.bytes, phase.seconds)}" if phase.bytes else ""
             self._line(f"{phase.name} took {format_duration(phase.seconds)}{size}")
@@ -85,7 +85,7 @@ class LogView:
             self._phase = view.phase
             self._line(f"{view.phase} begins")
         pause_s = LOG_EVERY_S if view.done or view.total else LOG_WAITING_EVERY_S
-        if view.phase and self._clock.monotonic_s() - self._logged_s >= pause_s:
+        if view.phase and not view.resting and self._clock.monotonic_s() - self._logged_s >= pause_s:
             self._line(" ".join(part for part in (view.phase, describe(view), printable(view.detail)) if part))
 
     def close(self) -> None:

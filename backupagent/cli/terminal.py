@@ -37,9 +37,9 @@ class TerminalView:
 
     def look(self, view: ProgressView) -> None:
         """Draw anew."""
-        if news := view.milestones[self._told :]:
+        if news := view.news(self._told):
             self._live.console.print(_milestones(news))
-            self._told = len(view.milestones)
+            self._told = view.told
         self._live.update(draw(view), refresh=True)
 
     def close(self) -> None:

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from backupagent.cli.document import Block, Cell, Document, Fields, Line, Table, Tone
 from backupagent.operations.report import (
+    ChainEnd,
     CopyReport,
+    FollowEnd,
+    FollowReport,
     LeaseCount,
     ListedChain,
     ListedSnapshot,
@@ -15,7 +18,7 @@ from backupagent.operations.report import (
     VerifyReport,
 )
 from backupagent.progress import PhaseReport
-from backupagent.units import format_duration, format_size
+from backupagent.units import format_count, format_duration, format_size
 
 
 def rate_text(size: float, seconds: float) -> str:
@@ -23,16 +26,12 @@ def rate_text(size: float, seconds: float) -> str:
     return f"{format_size(size / seconds)}/s" if size and seconds > 0 else ""
 
 
-def count_text(number: int, noun: str) -> str:
-    """Write a number with its noun: ``1 delta``, ``2 deltas``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _range_text(first: int, last: int) -> str:
     return f"{first} to {last}" if first != last else str(first)
 
 
-def _phases(phases: Sequence[PhaseReport], seconds: float) -> list[Block]:
+def phases(phases: Sequence[PhaseReport], seconds: float) -> list[Block]:
+    """Show how long each phase took."""
     rows = [
         [
             Cell(phase.name),
@@ -51,7 +50,7 @@ def snapshot(report: SnapshotReport) -> Document:
     note = [Line(Cell(f"note: {report.note}", Tone.WARN))] if report.note else []
     if report.name is None:
         nothing = f"nothing new after revision {report.last_revision}: no delta was written"
-        return [Line(Cell(nothing, Tone.GOOD)), *note, *_phases(report.phases, report.seconds)]
+        return [Line(Cell(nothing, Tone.GOOD)), *note, *phases(report.phases, report.seconds)]
     rows = [("snapshot", Cell(name, Tone.STRONG)) for name in report.names]
     if report.kind == "Full":
         rows.append(("revision", Cell(str(report.last_revision))))
@@ -61,7 +60,7 @@ def snapshot(report: SnapshotReport) -> Document:
     rows.append(("final", Cell("yes", Tone.WARN) if report.final else Cell("no")))
     rows += _manifest_rows(report.manifest)
     title = Line(Cell("full snapshot taken" if report.kind == "Full" else "delta snapshot taken", Tone.GOOD))
-    return [title, Fields(rows), *note, *_phases(report.phases, report.seconds)]
+    return [title, Fields(rows), *note, *phases(report.phases, report.seconds)]
 
 
 def _manifest_rows(manifest: dict[str, object]) -> list[tuple[str, Cell]]:
@@ -82,14 +81,16 @@ def _compacted_text(compact_revision: int) -> str:
     return "never compacted" if compact_revision < 0 else f"compacted at revision {compact_revision}"
 
 
-def copy(report: CopyReport) -> Document:
+def copy(report: CopyReport | FollowReport) -> Document:
     """Describe what was copied and what the target can be restored from now."""
+    if isinstance(report, FollowReport):
+        return follow(report)
     moved = report.bytes + report.server_side_bytes
     rows = [
-        ("copied", Cell(f"{count_text(report.copied, 'snapshot')}, {format_size(moved)}", Tone.STRONG)),
-        ("skipped", Cell(f"{count_text(report.skipped, 'snapshot')} proven to be the same at the target")),
+        ("copied", Cell(f"{format_count(report.copied, 'snapshot')}, {format_size(moved)}", Tone.STRONG)),
+        ("skipped", Cell(f"{format_count(report.skipped, 'snapshot')} proven to be the same at the target")),
         ("newest chain", Cell(report.newest_chain.full)),
-        ("restorable to", Cell(f"revision {report.newest_chain.last_revision}", Tone.STRONG)),
+        _restorable(report.newest_chain),
     ]
     rate = rate_text(moved, sum(phase.seconds for phase in report.phases if phase.bytes))
     if rate:
@@ -99,13 +100,51 @@ def copy(report: CopyReport) -> Document:
     if report.bytes_reread:
         rows.append(("read again", Cell(f"{format_size(report.bytes_reread)} of parts that were uploaded before")))
     if report.trailers_unchecked:
-        unchecked = f"{count_text(report.trailers_unchecked, 'snapshot')} without a check of its own sha256"
+        unchecked = f"{format_count(report.trailers_unchecked, 'snapshot')} without a check of its own sha256"
         rows.append(("unchecked", Cell(f"{unchecked}; `backupagent verify` does it", Tone.WARN)))
     if report.given_up_revisions is not None:
-        lost = f"revisions {_range_text(*report.given_up_revisions)}: no final snapshot appeared"
-        rows.append(("given up", Cell(lost, Tone.BAD)))
+        first, last = report.given_up_revisions
+        lost = f"every revision from {first} on" if last < first else f"revisions {_range_text(first, last)}"
+        rows.append(("given up", Cell(f"{lost}: no final snapshot appeared", Tone.BAD)))
     title = "copied" if report.copied else "nothing to copy: the target is in step"
-    return [Line(Cell(title, Tone.GOOD)), Fields(rows), *_phases(report.phases, report.seconds)]
+    return [Line(Cell(title, Tone.GOOD)), Fields(rows), *phases(report.phases, report.seconds)]
+
+
+def follow(report: FollowReport) -> Document:
+    """Say how far the target is behind, and what is wrong."""
+    ends = {
+        FollowEnd.FINAL: f"a final snapshot was copied: {report.final}",
+        FollowEnd.STOPPED: "stopped as asked",
+        FollowEnd.FAILED: "ended by a problem",
+    }
+    behind = report.behind
+    missing = f"{format_count(behind.snapshots, 'snapshot')}, {format_size(behind.bytes)}"
+    age = f", {format_duration(behind.seconds)}" if behind.seconds else ""
+    listed = f"; the source was last listed {format_duration(report.unlisted_s)} ago"
+    rows = [
+        ("ended", Cell(ends[report.ended])),
+        ("copied", Cell(f"{format_count(report.copied, 'snapshot')}, {format_size(report.bytes)}", Tone.STRONG)),
+        ("skipped", Cell(f"{format_count(report.skipped, 'snapshot')} proven to be the same at the target")),
+        ("behind", Cell(f"{missing}{age}{listed}" if behind.snapshots else f"nothing{listed}")),
+    ]
+    if report.newest_chain is None:
+        rows.append(("restorable to", Cell("nothing yet", Tone.BAD)))
+    else:
+        chain = report.newest_chain
+        revision = Cell(f"revision {chain.last_revision}", Tone.STRONG)
+        rows += [("newest chain", Cell(chain.full)), ("restorable to", revision)]
+    title = Cell("in step", Tone.GOOD) if report.in_step else Cell("NOT in step", Tone.BAD)
+    document: list[Block] = [Line(title), Fields(rows)]
+    for problem in report.problems:
+        document += _problem(problem)
+    return [*document, *phases(report.phases, report.seconds)]
+
+
+def _restorable(chain: ChainEnd) -> tuple[str, Cell]:
+    revision = f"revision {chain.last_revision}"
+    if chain.restorable_after_s is None:  # a share of several: the others have the rest
+        return "reaches", Cell(f"{revision}, when all shares are copied")
+    return "restorable to", Cell(f"{revision}, after {format_duration(chain.restorable_after_s)}", Tone.STRONG)
 
 
 def restore(report: RestoreReport) -> Document:
@@ -115,9 +154,10 @@ def restore(report: RestoreReport) -> Document:
         False: Cell("HashKV is NOT the one recorded with the snapshot", Tone.BAD),
         None: Cell("no HashKV is recorded with the snapshot to compare with", Tone.WARN),
     }
+    deltas = format_count(report.deltas, "delta")
     rows = [("data directory", Cell(path, Tone.STRONG)) for path in report.data_dirs]
     rows += [
-        ("from", Cell(f"{report.full}, {count_text(report.deltas, 'delta')}, {count_text(report.events, 'event')}")),
+        ("from", Cell(f"{report.full}, {deltas}, {format_count(report.events, 'event')}")),
         ("revision", Cell(str(report.revision), Tone.STRONG)),
         ("HashKV", Cell(str(report.hash_kv), Tone.STRONG)),
         ("compact revision", Cell(str(report.compact_revision) + (" (never)" if report.compact_revision < 0 else ""))),
@@ -126,7 +166,7 @@ def restore(report: RestoreReport) -> Document:
         ("cluster id", Cell(report.cluster_id)),
     ]
     title = Line(Cell(f"restored up to revision {report.revision}", Tone.GOOD))
-    return [title, Fields(rows), *_phases(report.phases, report.seconds)]
+    return [title, Fields(rows), *phases(report.phases, report.seconds)]
 
 
 def _leases(count: LeaseCount) -> Cell:
@@ -142,21 +182,21 @@ def _leases(count: LeaseCount) -> Cell:
 
 def listing(report: ListReport) -> Document:
     """Show the chains of a store, newest first, with the revisions that are missing in red."""
-    document: list[Block] = [Line(Cell(f"{report.store}: {count_text(len(report.chains), 'chain')}", Tone.STRONG))]
+    document: list[Block] = [Line(Cell(f"{report.store}: {format_count(len(report.chains), 'chain')}", Tone.STRONG))]
     for chain in report.chains:
         document += _chain(chain)
     if report.orphans:
-        orphans = f"{count_text(len(report.orphans), 'delta')} that no full snapshot can carry"
+        orphans = f"{format_count(len(report.orphans), 'delta')} that no full snapshot can carry"
         document += [Line(Cell("")), Line(Cell(orphans, Tone.WARN)), _snapshots(report.orphans, ())]
     if report.unreadable:
-        odd = f"{count_text(len(report.unreadable), 'object')} whose name is no snapshot's"
+        odd = f"{format_count(len(report.unreadable), 'object')} whose name is no snapshot's"
         document += [Line(Cell("")), Line(Cell(odd, Tone.WARN))]
         document += [Line(Cell(key), 2) for key in report.unreadable]
     return document
 
 
 def _chain(chain: ListedChain) -> list[Block]:
-    summary = f"restorable to revision {chain.last_revision}, {count_text(len(chain.deltas), 'delta')}"
+    summary = f"restorable to revision {chain.last_revision}, {format_count(len(chain.deltas), 'delta')}"
     tone = Tone.BAD if chain.gaps else Tone.GOOD
     lines: list[Block] = [Line(Cell("")), Line(Cell(f"{summary}, {format_size(chain.size)}", tone))]
     lines += [
@@ -186,11 +226,11 @@ def _marks(listed: ListedSnapshot) -> list[str]:
 
 def verification(report: VerifyReport) -> Document:
     """Say what is wrong, then which chains can be restored."""
-    read = f"{count_text(report.checked, 'object')} read, {format_size(report.bytes)}"
+    read = f"{format_count(report.checked, 'object')} read, {format_size(report.bytes)}"
     if report.ok:
         title = Cell(f"no problem: {read}", Tone.GOOD)
     else:
-        title = Cell(f"{count_text(len(report.problems), 'problem')}: {read}", Tone.BAD)
+        title = Cell(f"{format_count(len(report.problems), 'problem')}: {read}", Tone.BAD)
     document: list[Block] = [Line(title)]
     for problem in report.problems:
         document += _problem(problem)
@@ -205,7 +245,7 @@ def verification(report: VerifyReport) -> Document:
     ]
     if rows:
         document += [Line(Cell("")), Table(["CHAIN", "RESTORABLE TO", "DELTAS", "STATE"], rows, frozenset({1, 2}))]
-    return [*document, *_phases(report.phases, report.seconds)]
+    return [*document, *phases(report.phases, report.seconds)]
 
 
 def _problem(problem: Problem) -> list[Block]:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from backupagent.cli.document import Block, Cell, Document, Fields, Line, Table, Tone
-from backupagent.cli.text import count_text
 from backupagent.controller.facts import parse_time
 from backupagent.controller.outcome import End, MigrationOutcome
 from backupagent.controller.overview import Migration, Overview
 from backupagent.controller.steps import is_bad
 from backupagent.model.migration import CopyProof, FinalSnapshot, MigrationReport, Phase, Step
-from backupagent.units import format_duration, format_size
+from backupagent.units import format_count, format_duration, format_size
 
 _TONES = {Phase.SUCCEEDED: Tone.GOOD, Phase.FAILED: Tone.BAD}
 
@@ -132,7 +131,7 @@ def _final(final: FinalSnapshot) -> Cell:
 
 def _copied(copy: CopyProof) -> Cell:
     chain = "newest chain read and right" if copy.newest_chain_verified else "newest chain not verified"
-    text = f"{copy.present:,} of {count_text(copy.expected, 'snapshot')}, {format_size(copy.bytes)}, {chain}"
+    text = f"{copy.present:,} of {format_count(copy.expected, 'snapshot')}, {format_size(copy.bytes)}, {chain}"
     return Cell(text, Tone.PLAIN if copy.complete else Tone.WARN)
 
 

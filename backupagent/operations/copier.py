@@ -1,47 +1,36 @@
 """Snapshots from one store to another: discover, plan, transfer, verify, publish."""
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 from backupagent import failpoints
 from backupagent.errors import (
-    BackupAgentError,
     ChecksumMismatch,
     ConfigError,
-    FinalSnapshotMissing,
     IntegrityError,
     ObjectLocked,
-    PartialFailure,
 )
 from backupagent.model.chain import Chain, build_chains
 from backupagent.model.manifest import Manifest, SourceObject
 from backupagent.model.shard import Shard
 from backupagent.model.snapshot import StoredSnapshot, without_final
+from backupagent.operations.final import discover
+from backupagent.operations.landing import Arrived, Landing, Tally, TargetView, nobody, raise_failures
 from backupagent.operations.passage import Passage
 from backupagent.operations.report import ChainEnd, CopyReport
-from backupagent.settings import CopySettings, OnMissingFinal, VerifyMode
+from backupagent.settings import CopySettings, VerifyMode
 from backupagent.snapstore import Listing, SnapStore
-from backupagent.snapstore.proof import proves_copy
+from backupagent.snapstore.proof import proves_copy, renewed_manifest
 from backupagent.stores.base import NO_METADATA
 from backupagent.transfer.context import Transfer
 from backupagent.transfer.copying import Copied, CopyItem, copy_objects
 from backupagent.transfer.crew import map_ordered
 from backupagent.transfer.reading import ReadItem, next_object, read_objects
 
-POLL_S = 5.0
-"""How often the source is listed while waiting for a final snapshot, seconds."""
-
-NEWEST_FULLS = 4
-"""Among how many of the newest fulls a final one is looked for: an etcd that goes on after its final snapshot may
-write some more. Source: etcd-backup-restore pull request 1001."""
-
-
 QUESTIONS = 32
 """Requests about single objects at once, unless --workers says otherwise: they are nothing but round trips."""
-
-UNKNOWN_REVISION = -1
-"""The end of a range that nobody can know."""
 
 
 class Copier:
@@ -66,6 +55,10 @@ class Copier:
             raise ConfigError(message) from error
         self._given_up: tuple[int, int] | None = None
         self._passages: dict[str, Passage] = {}
+        self._there: TargetView | None = None
+        self._arrived: Arrived = nobody
+        self._lock = threading.Lock()
+        self.tally = Tally()
 
     def run(self) -> CopyReport:
         """Copy.
@@ -82,71 +75,40 @@ class Copier:
         progress = self._transfer.progress
         with progress.phase("discover"):
             failpoints.hit("copy.discover")
-            listing = self._discover()
-            chains = self._choose(listing)
+            listing, self._given_up = discover(self._source, self._settings, self._transfer)
+            chains = self.choose(listing)
+            chains[0].require_contiguous()
+        landing = self.landing(chains)
+        self._arrived = landing.arrived if landing else nobody
         with progress.phase("plan"):
-            self._target.remove_leftovers()
-            planned = self._plan(chains, listing)
-        items = [self._item(passage) for passage in planned if isinstance(passage, Passage)]
-        with progress.phase("transfer", sum(item.size for item in items)):
-            outcome = copy_objects(
-                self._source.store,
-                self._target.store,
-                items,
-                self._target.journal,
-                self._transfer,
-                published=self._publish,
-            )
-        if self._settings.verify is VerifyMode.READ_BACK:
-            with progress.phase("verify", sum(copied.info.size for copied in outcome.copied)):
-                self._read_back(outcome.copied)
-        refused = [error for error in planned if isinstance(error, IntegrityError)]
-        _raise_failures([*refused, *(error for _item, error in outcome.failed)], len(outcome.copied))
-        newest = chains[0]
+            passages = self._plan(self.order(chains), listing)
+        for batch in self._batches(passages, chains[0]):
+            self._move(batch)
+        raise_failures(self.tally, landing)
+        restorable_after_s = landing.restorable_after_s if landing else None
         return CopyReport(
-            copied=len(outcome.copied),
-            skipped=planned.count(None),
-            bytes=sum(copied.info.size - copied.reread for copied in outcome.copied),
-            bytes_reread=sum(copied.reread for copied in outcome.copied),
-            server_side_bytes=0,
-            trailers_unchecked=sum(not self._passages[done.info.key].checked for done in outcome.copied),
-            newest_chain=ChainEnd(without_final(newest.full.name), newest.last),
+            **self.tally.counts(),
+            newest_chain=ChainEnd(without_final(chains[0].full.name), chains[0].last, restorable_after_s),
             given_up_revisions=self._given_up,
             seconds=progress.elapsed_s,
             phases=tuple(progress.phases),
         )
 
-    # ---- discover
+    # ---- steps that a follower takes too
 
-    def _discover(self) -> Listing:
-        """List the source, again and again while a final snapshot is waited for."""
-        clock = self._transfer.clock
-        deadline_s = clock.monotonic_s() + self._settings.wait_for_final
-        while True:
-            listing = self._source.list()
-            chains = build_chains(listing.snapshots)
-            if not self._settings.wait_for_final or any(c.full.snapshot.final for c in chains[:NEWEST_FULLS]):
-                return listing
-            if clock.monotonic_s() >= deadline_s:
-                self._give_up_final(chains)
-                return listing
-            self._transfer.progress.note("waiting for a final snapshot")
-            self._transfer.cancel.wait(min(POLL_S, max(0.0, deadline_s - clock.monotonic_s())))
-            self._transfer.cancel.raise_if_set()
+    def list_source(self) -> Listing:
+        """List the source once."""
+        return self._source.list()
 
-    def _give_up_final(self, chains: Sequence[Chain]) -> None:
-        newest = chains[0].snapshots[-1].name if chains else "none"
-        if self._settings.on_missing_final is OnMissingFinal.ERROR:
-            message = f"{self._source.display}: no final snapshot appeared; the newest snapshot is {newest}"
-            raise FinalSnapshotMissing(message)
-        if chains:
-            self._given_up = (chains[0].last + 1, UNKNOWN_REVISION)
+    def choose(self, listing: Listing) -> tuple[Chain, ...]:
+        """Return the chains to copy, newest first.
 
-    def _choose(self, listing: Listing) -> tuple[Chain, ...]:
+        Raises:
+            EmptySource: there is no full snapshot.
+        """
         chains = build_chains(listing.snapshots)
         if not chains:
             raise self._source.empty(listing)
-        chains[0].require_contiguous()
         if self._settings.newest_chain_only:
             return chains[:1]
         older = chains[1:]
@@ -156,28 +118,59 @@ class Copier:
         chosen = (chains[0], *older)
         return chosen[: self._settings.max_backups] if self._settings.max_backups else chosen
 
+    def order(self, chains: Sequence[Chain]) -> list[StoredSnapshot]:
+        """Return what this process copies of some chains, in the order in which it is needed."""
+        return [snapshot for chain in chains for snapshot in chain.snapshots if self._shard.holds(snapshot.name)]
+
+    def copy(self, snapshots: Sequence[StoredSnapshot], listing: Listing, arrived: Arrived) -> None:
+        """Copy snapshots in this order; what becomes of them is in ``tally``, also when an error ends it.
+
+        Args:
+            snapshots: Some of the source.
+            listing: Of the source.
+            arrived: Told of each that is at the target, from a worker thread: copied, or proven to be there before.
+
+        Raises:
+            StoreError: a store failed.
+            Cancelled: the transfer's token was set.
+        """
+        self._arrived = arrived
+        self._move(self._plan(snapshots, listing))
+
+    def landing(self, chains: Sequence[Chain], since_s: float = 0.0) -> Landing | None:
+        """Return who says when the newest chain is at the target; None when others copy the rest of it."""
+        if self._shard.count > 1:
+            return None
+        return Landing(chains, self._target.display, self._transfer, since_s)
+
+    def forget_target(self) -> None:
+        """List the target anew before the next copy: after an error nobody knows what it holds."""
+        self._there = None
+
     # ---- plan
 
-    def _plan(self, chains: Sequence[Chain], listing: Listing) -> list[Passage | IntegrityError | None]:
-        """Pair every snapshot with what is known about it, newest chain first.
+    def _plan(self, snapshots: Sequence[StoredSnapshot], listing: Listing) -> list[Passage]:
+        """Find out which snapshots must move, in their order.
 
-        Returns:
-            For each one how it is copied; None when the target has it already; an error when its manifest or its
-            compression cannot be read, which does not keep the others from being copied.
+        What the target has already is counted as skipped. One whose manifest or compression cannot be read is counted
+        as failed; it does not keep the others from being copied.
         """
-        there = self._target.list()
-        by_name = {stored.name: stored for stored in there.snapshots}
-        snapshots = [snapshot for chain in chains for snapshot in chain.snapshots if self._shard.holds(snapshot.name)]
+        self._passages.clear()
+        there = self._there
+        if there is None:
+            self._target.remove_leftovers()
+            there = self._there = TargetView(self._target.list())
+        there.refresh({without_final(stored.name) for stored in listing.snapshots})
         check = self._settings.verify is not VerifyMode.TRANSFER
 
         def plan(stored: StoredSnapshot) -> Passage | IntegrityError | None:
             passage = Passage(stored, without_final(stored.name), trailer=check)
-            old = by_name.get(passage.target_name)
+            old = there.find(passage.target_name)
             if old is None and self._tells_itself(stored, listing):
                 return passage
             try:
                 known = self._source.manifest(stored, listing)
-                if old is not None and _same(stored, known, old, self._at_target(old, there)):
+                if old is not None and self._is_there(stored, known, old, there):
                     return None
                 passage.begin(known)
             except IntegrityError as error:
@@ -185,7 +178,32 @@ class Copier:
             return passage
 
         workers = self._transfer.settings.workers or QUESTIONS
-        return map_ordered(plan, snapshots, workers=workers, cancel=self._transfer.cancel)
+        passages: list[Passage] = []
+        planned = map_ordered(plan, snapshots, workers=workers, cancel=self._transfer.cancel)
+        for stored, found in zip(snapshots, planned, strict=True):
+            if isinstance(found, Passage):
+                passages.append(found)
+            elif found is None:
+                self.tally.skipped += 1
+                self._arrived(stored)
+            else:
+                self.tally.failed.append((stored, found))
+        return passages
+
+    def _is_there(self, stored: StoredSnapshot, known: Manifest | None, old: StoredSnapshot, there: TargetView) -> bool:
+        """Whether the target is proven to hold this very object; brings its manifest up to date.
+
+        A full is visible before its manifest is written, since its HashKV is asked for in between. A copy that was
+        made in that time has a manifest that says less.
+        """
+        at_target = self._at_target(old, there)
+        if not _same(stored, known, old, at_target):
+            return False
+        if known is not None and at_target is not None and stored.snapshot.is_full:
+            renewed = renewed_manifest(known, at_target)
+            if renewed is not None:
+                self._target.save_manifest(renewed)
+        return True
 
     def _tells_itself(self, stored: StoredSnapshot, listing: Listing) -> bool:
         """Whether the answer that brings a delta brings its manifest too, so that it needs no question of its own."""
@@ -194,14 +212,40 @@ class Copier:
         one_part = 0 < stored.size <= self._transfer.settings.part_size
         return one_part and stored.name not in listing.manifests and not stored.snapshot.is_full
 
-    def _at_target(self, old: StoredSnapshot, there: Listing) -> Manifest | None:
+    def _at_target(self, old: StoredSnapshot, there: TargetView) -> Manifest | None:
         """Read a manifest of the target; one that is damaged proves nothing, and is written anew."""
         try:
-            return self._target.manifest(old, there)
+            return self._target.manifest(old, there.listing)
         except IntegrityError:
             return None
 
     # ---- transfer
+
+    def _batches(self, passages: Sequence[Passage], newest: Chain) -> list[Sequence[Passage]]:
+        """Cut the work: where copies are read back, the newest chain is proven before history moves."""
+        if self._settings.verify is not VerifyMode.READ_BACK:
+            return [passages]
+        keys = {stored.key for stored in newest.snapshots}
+        first = [passage for passage in passages if passage.stored.key in keys]
+        rest = [passage for passage in passages if passage.stored.key not in keys]
+        return [first, rest] if rest else [first]
+
+    def _move(self, passages: Sequence[Passage]) -> None:
+        progress = self._transfer.progress
+        items = [self._item(passage) for passage in passages]
+        with progress.phase("transfer", sum(item.size for item in items)):
+            outcome = copy_objects(
+                self._source.store,
+                self._target.store,
+                items,
+                self._target.journal,
+                self._transfer,
+                published=self._publish,
+            )
+        self.tally.failed += [(self._passages[item.target_key].stored, error) for item, error in outcome.failed]
+        if self._settings.verify is VerifyMode.READ_BACK:
+            with progress.phase("verify", sum(copied.info.size for copied in outcome.copied)):
+                self._read_back(outcome.copied)
 
     def _item(self, passage: Passage) -> CopyItem:
         stored = passage.stored
@@ -227,27 +271,31 @@ class Copier:
         )
 
     def _publish(self, copied: Copied) -> None:
-        """Write the manifest of a copy that does not carry it."""
+        """Write the manifest of a copy that does not carry it, and count it."""
         failpoints.hit("copy.publish")
+        passage = self._passages[copied.item.target_key]
         if not copied.metadata:
-            self._target.save_manifest(self._passages[copied.item.target_key].manifest())
+            self._target.save_manifest(passage.manifest())
+        with self._lock:
+            self.tally.count(copied, checked=passage.checked)
+            if self._there is not None:
+                self._there.add(passage.target_name, copied.info, manifest=not copied.metadata)
+        if self._settings.verify is not VerifyMode.READ_BACK:
+            self._arrived(passage.stored)
 
     # ---- verify
 
     def _read_back(self, copied: Sequence[Copied]) -> None:
-        """Read what the target holds now; remove what is not what was sent.
-
-        Raises:
-            ChecksumMismatch: names the first such object.
-        """
+        """Read what the target holds now; remove what is not what was sent, and count it as failed."""
         objects = [ReadItem(done.info.key, done.info.size, done.info.etag) for done in copied]
-        error: ChecksumMismatch | None = None
         with closing(read_objects(self._target.store, objects, self._transfer)) as pieces:
             for item in objects:
-                found = self._compare(item.key, next_object(pieces))
-                error = error or found
-        if error is not None:
-            raise error
+                stored = self._passages[item.key].stored
+                error = self._compare(item.key, next_object(pieces))
+                if error is None:
+                    self._arrived(stored)
+                else:
+                    self.tally.failed.append((stored, error))
 
     def _compare(self, key: str, data: Iterator[memoryview]) -> ChecksumMismatch | None:
         """Remove an object that is not what was sent."""
@@ -262,6 +310,8 @@ class Copier:
         try:
             self._target.store.delete(key)
             self._target.store.delete(self._target.layout.manifest(passage.target_name))
+            if self._there is not None:
+                self._there.remove(passage.target_name)
         except ObjectLocked as error:  # what is wrong with the object comes first
             hint = f"the target changed the object, and it stays there: {error.message}; copy to another prefix"
         return ChecksumMismatch(message, key=key, hint=hint)
@@ -277,12 +327,3 @@ def _journal_name(source: str, stored: StoredSnapshot) -> str:
     """Name an upload by what is copied, so that only a copy of the very same object goes on with it."""
     identity = "\n".join((source, stored.key, str(stored.size), stored.etag))
     return hashlib.sha256(identity.encode()).hexdigest()
-
-
-def _raise_failures(errors: Sequence[BackupAgentError], copied: int) -> None:
-    if not errors:
-        return
-    if len(errors) == 1:
-        raise errors[0]
-    message = f"{len(errors)} of {len(errors) + copied} snapshots were not copied"
-    raise PartialFailure(message, errors)

@@ -1,6 +1,7 @@
 """What an operation says when it has ended. The fields are those of the JSON documents of ``--output json``."""
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from backupagent.progress import PhaseReport
@@ -64,25 +65,26 @@ class ChainEnd:
     Attributes:
         full: Name of its full.
         last_revision: Last revision that can be restored from it.
+        restorable_after_s: Seconds from the start until all of it was at the target, checked as asked, with its
+            manifests. None where one process cannot know it: it copies one share of several.
     """
 
     full: str
     last_revision: int
+    restorable_after_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopyReport(Report):
-    """Snapshots were copied.
+class CopyCounts(Report):
+    """What was copied.
 
     Attributes:
-        copied: Snapshots that were moved.
-        skipped: Snapshots that were proven to be the same at the target already.
-        bytes: Stored bytes that were uploaded.
-        bytes_reread: Bytes read again from the source although the target had their part already.
+        copied: Snapshots that were copied.
+        skipped: Snapshots that the target is proven to have already.
+        bytes: Bytes that were moved.
+        bytes_reread: Bytes that were read although the target had their parts already.
         server_side_bytes: Bytes that the store copied by itself.
         trailers_unchecked: Snapshots whose own sha256 was not checked.
-        newest_chain: The chain that the target can be restored from now.
-        given_up_revisions: First and last revision known to be lost by going on without a final snapshot.
     """
 
     copied: int
@@ -91,6 +93,18 @@ class CopyReport(Report):
     bytes_reread: int
     server_side_bytes: int
     trailers_unchecked: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyReport(CopyCounts):
+    """Snapshots were copied.
+
+    Attributes:
+        newest_chain: The chain that the target can be restored from now.
+        given_up_revisions: First and last revision lost by going on without a final snapshot; -1 for a last one that
+            nobody can know.
+    """
+
     newest_chain: ChainEnd
     given_up_revisions: tuple[int, int] | None
 
@@ -192,6 +206,58 @@ class VerifyReport(Report):
     chains: tuple[VerifiedChain, ...]
     checked: int
     bytes: int
+
+
+class FollowEnd(StrEnum):
+    """Why a follow ended."""
+
+    FINAL = "final"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Behind:
+    """How far a target is behind its source, as it was listed last.
+
+    Attributes:
+        snapshots: Snapshots that the target does not have.
+        bytes: Their stored bytes.
+        seconds: Age of the oldest one of the newest chain, by the time in its name; 0 when only older history, or
+            nothing, is missing.
+    """
+
+    snapshots: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowReport(CopyCounts):
+    """A target was kept in step.
+
+    Attributes:
+        newest_chain: The newest chain that the target can be restored from now; None when there is none.
+        ended: Why it ended.
+        final: Name of the final snapshot that ended it, at the source; None for another end.
+        behind: How far the target is behind.
+        unlisted_s: Seconds since the source was last listed: what was written since is not in ``behind``.
+        listings: How often the source was listed.
+        problems: What is bad and still there, and what ended it or kept it from going on.
+    """
+
+    newest_chain: ChainEnd | None
+    ended: FollowEnd
+    final: str | None
+    behind: Behind
+    unlisted_s: float
+    listings: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def in_step(self) -> bool:
+        """Whether nothing was missing at the target and nothing is wrong."""
+        return not self.behind.snapshots and not self.problems
 
 
 @dataclass(frozen=True)

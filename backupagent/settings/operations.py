@@ -153,6 +153,12 @@ class CopySettings(TransferSettings):
         "when none appeared: error, or copy what is there and say which revisions that gives up",
         default=OnMissingFinal.ERROR,
     )
+    follow: bool = option(
+        "go on copying what the source gets, until a signal comes: the target stays in step; nothing is deleted there",
+        default=False,
+    )
+    follow_interval: float = option("how often the source is listed with --follow", default=5.0, unit="duration")
+    until_final: bool = option("end a --follow when a final snapshot of the source has been copied", default=False)
     max_bandwidth: int = option(
         "at most so many bytes a second are read from the source, and as many written to the target; 0 is no limit",
         default=0,
@@ -224,6 +230,38 @@ class VerifySettings(TransferSettings):
     workers: int = option("requests in flight at once", default=4, minimum=1)
     store: str = option("URI of the store to check", metavar="URI")
     newest_chain_only: bool = option("check only the newest full and its deltas", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcSettings:
+    """What is removed from a store."""
+
+    store: str = option("URI of the store to clean", metavar="URI")
+    incomplete: bool = option(
+        "remove what is left of uploads that did not come to their end: open uploads, their parts, journal entries",
+        default=False,
+    )
+    older_than: float = option(
+        "only what has given no sign of life for so long; a copy that runs must not lose what it has uploaded",
+        default=24 * 3600.0,
+        unit="duration",
+    )
+    dry_run: bool = option("remove nothing, only say what would be removed", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings:
+    """Stores that are to be checked."""
+
+    source: str = option("URI of a store to copy from: it is listed and read, nothing else", default="", metavar="URI")
+    target: str = option(
+        "URI of a store to copy to: a small object and a few parts are written and removed again",
+        default="",
+        metavar="URI",
+    )
+    sample: int = option(
+        "bytes that are read from the source to see how fast it is", default=64 * MiB, unit="size", minimum=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

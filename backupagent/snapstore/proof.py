@@ -2,6 +2,8 @@
 
 import hashlib
 
+import msgspec
+
 from backupagent.codecs import codec_for_suffix
 from backupagent.codecs.base import Decoder
 from backupagent.errors import ChecksumMismatch, TruncatedObject
@@ -126,3 +128,23 @@ def proves_copy(known: Manifest | None, there: StoredSnapshot, of: SourceObject,
     if sha256 is not None:
         return known.stored_sha256 == sha256
     return bool(of.etag) and known.source == of
+
+
+def renewed_manifest(known: Manifest, of_copy: Manifest) -> Manifest | None:
+    """Bring the manifest of a copy up to date with what its source says now.
+
+    Args:
+        known: Manifest of the source.
+        of_copy: Manifest of its copy, which was made when less was known.
+
+    Returns:
+        The new one; None when the old one says as much.
+    """
+    news = {
+        name: value
+        for name in known.__struct_fields__
+        if (value := getattr(known, name)) is not None and getattr(of_copy, name) is None
+    }
+    if known.leases and not of_copy.leases:
+        news["leases"] = known.leases
+    return msgspec.structs.replace(of_copy, **news) if news else None

@@ -35,7 +35,17 @@ from backupagent.clock import SYSTEM_CLOCK, Clock
 from backupagent.errors import ConfigError, ObjectExists, ObjectNotFound, StoreError, TruncatedObject
 from backupagent.stores.azure_direct import DirectRequests
 from backupagent.stores.azure_errors import SDK_ERRORS, translate
-from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
+from backupagent.stores.azure_facts import container_facts
+from backupagent.stores.base import (
+    NO_METADATA,
+    Buffer,
+    ObjectInfo,
+    PartTag,
+    StoreFacts,
+    StoreFeatures,
+    StoreLimits,
+    Upload,
+)
 from backupagent.stores.connections import CONNECT_TIMEOUT_S, MAX_IDLE, READ_TIMEOUT_S, http_time_s
 from backupagent.stores.keys import EXCLUDED, check_key, check_metadata, check_part, fault_of_key, may_begin_key
 from backupagent.stores.receiving import receive
@@ -139,7 +149,7 @@ class AzureStore:
     @property
     def features(self) -> StoreFeatures:
         """Optional abilities."""
-        return StoreFeatures(reads_tell_metadata=True)
+        return StoreFeatures(reads_tell_metadata=True, lasting_parts=True)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects, 5,000 for each request; nothing comes before all were listed.
@@ -258,6 +268,17 @@ class AzureStore:
         check_key(key)
         with contextlib.suppress(ObjectNotFound), self._translating("delete", key):
             self._container.delete_blob(key)
+
+    def facts(self) -> StoreFacts:
+        """Ask the service about the container: one request."""
+        told: list[StoreFacts] = []
+
+        def read(answer: Any) -> None:  # noqa: ANN401 - the SDK's
+            told.append(container_facts(answer.http_response.headers))
+
+        with self._translating("ask for the container", ""):
+            self._container.get_container_properties(raw_response_hook=read)
+        return told[-1]
 
     def close(self) -> None:
         """Close the connections."""

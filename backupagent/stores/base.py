@@ -5,7 +5,7 @@ One small module per provider implements ``ObjectStore`` and translates its SDK'
 interface. All calls are synchronous and thread-safe.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -41,13 +41,18 @@ class Upload:
         key: The object it will become.
         id: The store's name of the upload.
         part_size: Bytes of every part but the last, which may be shorter.
-        in_order: Its parts are taken one after the other only, from the first to the last. Not part of its identity.
+        in_order: Its parts are taken one after the other only, from the first to the last.
+        alive_s: Its last sign of life that the store knows, at least when it was begun, seconds since 1970. Told by
+            ``list_uploads`` only, None where it is not known. These three are not part of its identity.
+        held: Bytes that the store holds of it, where a listing tells.
     """
 
     key: str
     id: str
     part_size: int
     in_order: bool = field(default=False, compare=False)
+    alive_s: float | None = field(default=None, compare=False)
+    held: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class StoreFeatures:
         conditional_create: ``if_absent`` is atomic at the store.
         remote: Requests cross a network, so that many at a time pay.
         reads_tell_metadata: ``read_into`` returns an object's metadata.
+        lasting_parts: No request removes the parts of an upload that is aborted: the store does it on its own, later.
         leftovers: A writer that is killed leaves something of a ``put``, which ``list_uploads`` gives with
             ``part_size`` 0, so that it can be aborted; never that of a writer that lives.
     """
@@ -99,7 +105,25 @@ class StoreFeatures:
     conditional_create: bool = True
     remote: bool = True
     reads_tell_metadata: bool = False
+    lasting_parts: bool = False
     leftovers: bool = False
+
+
+@dataclass(frozen=True)
+class StoreFacts:
+    """What a store tells about itself; None where it does not, or may not.
+
+    Attributes:
+        time_s: Its clock, seconds since 1970.
+        versioning: Whether what is deleted or replaced stays as an older version, or for some time.
+        retention: How long and why new objects cannot be deleted, in words; empty when they can.
+        untold: What it refused to tell, with the reason, in words.
+    """
+
+    time_s: float | None = None
+    versioning: bool | None = None
+    retention: str | None = None
+    untold: tuple[str, ...] = ()
 
 
 class ObjectStore(Protocol):
@@ -241,3 +265,13 @@ class ObjectStore(Protocol):
     def close(self) -> None:
         """Give connections back; the store is not used afterwards."""
         ...
+
+
+def facts_of(store: ObjectStore) -> StoreFacts:
+    """Ask a store about itself: its method ``facts``, which only those have that know something.
+
+    Raises:
+        StoreError: it cannot be reached, or refuses to tell anything.
+    """
+    tell: Callable[[], StoreFacts] | None = getattr(store, "facts", None)
+    return StoreFacts() if tell is None else tell()

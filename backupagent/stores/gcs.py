@@ -29,8 +29,18 @@ from backupagent.errors import (
     ObjectNotFound,
     TruncatedObject,
 )
-from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
+from backupagent.stores.base import (
+    NO_METADATA,
+    Buffer,
+    ObjectInfo,
+    PartTag,
+    StoreFacts,
+    StoreFeatures,
+    StoreLimits,
+    Upload,
+)
 from backupagent.stores.gcs_errors import SDK_ERRORS, translate
+from backupagent.stores.gcs_facts import BUCKET_FIELDS, bucket_facts
 from backupagent.stores.gcs_requests import GcsRequests
 from backupagent.stores.gcs_session_uploads import SessionUploads
 from backupagent.stores.gcs_values import PART_CRC32, Stored, crc32c_of, read_tag
@@ -234,6 +244,11 @@ class GcsStore:
         check_key(key)
         with contextlib.suppress(ObjectNotFound), self._translating("delete", key):
             self._service.delete(key)
+
+    def facts(self) -> StoreFacts:
+        """Ask the service about the bucket: one request, which takes ``storage.buckets.get``."""
+        with self._translating("ask for the bucket", ""):
+            return bucket_facts(self._service.describe_bucket(BUCKET_FIELDS))
 
     def close(self) -> None:
         """Close the connections."""

@@ -84,6 +84,10 @@ class GcsRequests:
         """Describe an object."""
         return read_resource(self._call("GET", name, {"fields": FIELDS}))
 
+    def describe_bucket(self, fields: str) -> Mapping[str, Any]:
+        """Describe the bucket; takes the permission ``storage.buckets.get``."""
+        return self._ask("GET", self._bucket_path, {"fields": fields})
+
     def insert(
         self, name: str, content: memoryview, metadata: Mapping[str, str], *, generation: int | None = None
     ) -> Stored:
@@ -176,8 +180,7 @@ class GcsRequests:
 
     def keeps_deleted(self) -> bool:
         """Whether the bucket keeps what is deleted: by retention, a hold, soft delete or versions."""
-        fields = "retentionPolicy,softDeletePolicy,versioning,defaultEventBasedHold"
-        bucket = self._ask("GET", self._bucket_path, {"fields": fields})
+        bucket = self.describe_bucket("retentionPolicy,softDeletePolicy,versioning,defaultEventBasedHold")
         soft = bucket.get("softDeletePolicy") or {}
         return bool(
             bucket.get("retentionPolicy")

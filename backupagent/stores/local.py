@@ -207,9 +207,9 @@ class LocalStore:
                 name = match["key"], match["id"]
                 path = Path(entry.path)
                 if key.endswith(_LOG):
-                    found[name] = Upload(*name, _part_size(path))
+                    found[name] = _listed(name, _part_size(path), path, path.with_suffix(""))
                 elif name not in found and not files.is_in_use(path):
-                    found[name] = Upload(*name, 0)
+                    found[name] = _listed(name, 0, path, path)
         return [found[name] for name in sorted(found)]
 
     def delete(self, key: str) -> None:
@@ -282,6 +282,15 @@ class _UploadPaths:
 def _info(key: str, status: os.stat_result) -> ObjectInfo:
     etag = f"{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ino:x}"
     return ObjectInfo(key, status.st_size, etag, status.st_mtime)
+
+
+def _listed(name: tuple[str, str], part_size: int, sign: Path, data: Path) -> Upload:
+    """Describe an upload: the file that was written to last tells when it lived."""
+    alive_s = held = None
+    with contextlib.suppress(FileNotFoundError):  # gone, or half of it, since its directory was read
+        alive_s = sign.stat().st_mtime
+        held = data.stat().st_size
+    return Upload(*name, part_size, alive_s=alive_s, held=held)
 
 
 def _tag(number: int, size: int, crc32: int) -> PartTag:

@@ -22,7 +22,12 @@ class _Object:
 class _OpenUpload:
     upload: Upload
     metadata: Mapping[str, str]
+    began_s: float
     parts: dict[int, tuple[PartTag, bytes]] = field(default_factory=dict)
+
+    def listed(self) -> Upload:
+        held = sum(tag.size for tag, _content in self.parts.values())
+        return replace(self.upload, alive_s=self.began_s, held=held)
 
 
 class MemoryStore:
@@ -98,7 +103,7 @@ class MemoryStore:
         check_part_size(part_size, self._limits)
         with self._lock:
             upload = Upload(key, f"{next(self._serial):x}", part_size)
-            self._uploads[upload.id] = _OpenUpload(upload, dict(metadata))
+            self._uploads[upload.id] = _OpenUpload(upload, dict(metadata), self._clock.now().timestamp())
         return upload
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
@@ -142,7 +147,7 @@ class MemoryStore:
     def list_uploads(self, prefix: str) -> Sequence[Upload]:
         """List open uploads."""
         with self._lock:
-            found = [opened.upload for opened in self._uploads.values() if opened.upload.key.startswith(prefix)]
+            found = [opened.listed() for opened in self._uploads.values() if opened.upload.key.startswith(prefix)]
         return sorted(found, key=lambda upload: (upload.key, upload.id))
 
     def delete(self, key: str) -> None:

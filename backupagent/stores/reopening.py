@@ -20,9 +20,11 @@ from backupagent.stores.base import (
     ObjectInfo,
     ObjectStore,
     PartTag,
+    StoreFacts,
     StoreFeatures,
     StoreLimits,
     Upload,
+    facts_of,
 )
 
 T = TypeVar("T")
@@ -159,6 +161,10 @@ class ReopeningStore:
     def delete(self, key: str) -> None:
         """Remove an object."""
         self._call(lambda store: store.delete(key))
+
+    def facts(self) -> StoreFacts:
+        """Ask the store about itself."""
+        return self._call(facts_of)
 
     def close(self) -> None:
         """Close the store when its last call has ended."""

@@ -20,9 +20,11 @@ from backupagent.stores.base import (
     ObjectInfo,
     ObjectStore,
     PartTag,
+    StoreFacts,
     StoreFeatures,
     StoreLimits,
     Upload,
+    facts_of,
 )
 
 T = TypeVar("T")
@@ -237,6 +239,10 @@ class RetryingStore:
     def delete(self, key: str) -> None:
         """Remove an object."""
         self._retry(lambda: self._inner.delete(key))
+
+    def facts(self) -> StoreFacts:
+        """Ask the store about itself."""
+        return self._retry(lambda: facts_of(self._inner))
 
     def close(self) -> None:
         """Close the store."""

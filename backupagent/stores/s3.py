@@ -16,7 +16,16 @@ from typing import Any
 from isal import isal_zlib
 
 from backupagent.errors import AccessDenied, ObjectChanged, ObjectLocked, ObjectNotFound, StoreError, TruncatedObject
-from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
+from backupagent.stores.base import (
+    NO_METADATA,
+    Buffer,
+    ObjectInfo,
+    PartTag,
+    StoreFacts,
+    StoreFeatures,
+    StoreLimits,
+    Upload,
+)
 from backupagent.stores.connections import fill, http_time_s
 from backupagent.stores.keys import (
     check_key,
@@ -29,6 +38,7 @@ from backupagent.stores.keys import (
 )
 from backupagent.stores.s3_client import Connected, connect
 from backupagent.stores.s3_errors import SDK_ERRORS, translate
+from backupagent.stores.s3_facts import bucket_facts
 from backupagent.stores.s3_settings import Checksums, S3Settings
 from backupagent.stores.s3_versions import Versions, mark, parse_mark
 
@@ -231,7 +241,7 @@ class S3Store:
             if server.startswith("MinIO") and prefix:
                 found |= self._uploads("")[0]
         # In the order of S3, which a union of two answers has lost.
-        return [Upload(key, upload_id, 0) for key, upload_id in sorted(found) if key.startswith(prefix)]
+        return [Upload(*name, 0, alive_s=found[name]) for name in sorted(found) if name[0].startswith(prefix)]
 
     def delete(self, key: str) -> None:
         """Remove an object."""
@@ -242,6 +252,10 @@ class S3Store:
             else:
                 self._client.delete_object(Bucket=self._bucket, Key=key)
 
+    def facts(self) -> StoreFacts:
+        """Ask the service about the bucket: three requests."""
+        return bucket_facts(self._client, self._bucket, self._translating)
+
     def close(self) -> None:
         """Close the connections."""
         self._connected.close()
@@ -249,13 +263,16 @@ class S3Store:
     def _named(self, upload: Upload) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": upload.key, "UploadId": upload.id}
 
-    def _uploads(self, prefix: str) -> tuple[set[tuple[str, str]], str]:
-        found, server = set(), ""
+    def _uploads(self, prefix: str) -> tuple[dict[tuple[str, str], float], str]:
+        """Return key and id of each with the time when it was begun, and who answered."""
+        found, server = dict[tuple[str, str], float](), ""
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
         for page in pages:
             server = page["ResponseMetadata"]["HTTPHeaders"].get("server", "")
-            found |= {(entry["Key"], entry["UploadId"]) for entry in page.get("Uploads", ())}
-        return {(key, upload_id) for key, upload_id in found if not fault_of_key(key)}, server
+            for entry in page.get("Uploads", ()):
+                if not fault_of_key(entry["Key"]):
+                    found[entry["Key"], entry["UploadId"]] = entry["Initiated"].timestamp()
+        return found, server
 
     def _that_counts(self, op: str, key: str) -> tuple[str, str]:
         """Return the etag and the version to read; both empty where the newest one counts."""

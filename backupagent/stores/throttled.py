@@ -11,9 +11,11 @@ from backupagent.stores.base import (
     ObjectInfo,
     ObjectStore,
     PartTag,
+    StoreFacts,
     StoreFeatures,
     StoreLimits,
     Upload,
+    facts_of,
 )
 
 BURST_S = 0.25
@@ -147,6 +149,11 @@ class ThrottledStore:
         """Remove an object."""
         self._requests.take(1)
         self._inner.delete(key)
+
+    def facts(self) -> StoreFacts:
+        """Ask the store about itself."""
+        self._requests.take(1)
+        return facts_of(self._inner)
 
     def close(self) -> None:
         """Close the store."""

@@ -14,7 +14,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -166,19 +166,24 @@ class UploadRecords:
         What is left of an upload whose record is gone or damaged is listed under the key of its folder, with
         ``part_size`` 0, so that it can be aborted.
         """
-        found: dict[str, Upload | None] = {}
+        found: dict[str, list[ObjectInfo]] = {}
         for info in self._store.list_objects(self.folder):
             match = _HIDDEN.fullmatch(info.key)
-            if match is None:
-                continue
-            found.setdefault(match["id"], None)
-            if _RECORD.fullmatch(info.key.removeprefix(self.folder)):
-                opened = self._recall(match["id"], info)
-                found[match["id"]] = None if opened is None else opened.upload
-        uploads = (upload or Upload(f"{self.folder}{name}", name, 0) for name, upload in found.items())
+            if match is not None:
+                found.setdefault(match["id"], []).append(info)
+        uploads = (self._listed(upload_id, infos) for upload_id, infos in found.items())
         return sorted(
             (upload for upload in uploads if upload.key.startswith(prefix)), key=lambda one: (one.key, one.id)
         )
+
+    def _listed(self, upload_id: str, infos: Sequence[ObjectInfo]) -> Upload:
+        """Describe an upload by all that lies in its folder; what is newest tells when it lived."""
+        record = next((info for info in infos if _RECORD.fullmatch(info.key.removeprefix(self.folder))), None)
+        opened = None if record is None else self._recall(upload_id, record)
+        upload = Upload(f"{self.folder}{upload_id}", upload_id, 0) if opened is None else opened.upload
+        parts = [info.size for info in infos if info is not record]
+        alive_s = max(info.modified_s for info in infos)
+        return replace(upload, alive_s=alive_s, held=sum(parts) if parts else None)
 
     def visible(self, prefix: str, listed: Iterable[ObjectInfo]) -> Iterable[ObjectInfo]:
         """Leave records and parts out of a listing, unless it is one of their folder."""

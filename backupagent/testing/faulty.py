@@ -16,9 +16,11 @@ from backupagent.stores.base import (
     ObjectInfo,
     ObjectStore,
     PartTag,
+    StoreFacts,
     StoreFeatures,
     StoreLimits,
     Upload,
+    facts_of,
 )
 
 HANG_LIMIT_S = 60
@@ -203,6 +205,10 @@ class FaultyStore:
         fault = self._begin("delete")
         self._inner.delete(key)
         _end(fault)
+
+    def facts(self) -> StoreFacts:
+        """Ask the store about itself."""
+        return facts_of(self._inner)
 
     def close(self) -> None:
         """Close the store."""

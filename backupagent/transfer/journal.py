@@ -8,6 +8,7 @@ abandoned upload, never data.
 import os
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -43,6 +44,32 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str
     pid: Annotated[int, msgspec.Meta(ge=1, le=MAX_PID)]
     in_order: bool = False
+
+
+@dataclass(frozen=True)
+class JournalFile:
+    """An entry as it lies in the store.
+
+    Attributes:
+        key: Its key.
+        modified_s: When it was written, seconds since 1970.
+        entry: What it says; None when it makes no sense.
+    """
+
+    key: str
+    modified_s: float
+    entry: Entry | None
+
+    @property
+    def upload(self) -> Upload | None:
+        """The upload that it is about."""
+        entry = self.entry
+        return None if entry is None else Upload(entry.key, entry.upload, entry.part_size, in_order=entry.in_order)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs on this machine; of another machine's process nobody here knows."""
+        return self.entry is not None and self.entry.host == socket.gethostname() and _alive(self.entry.pid)
 
 
 class UploadJournal:
@@ -85,13 +112,20 @@ class UploadJournal:
 
     def uploads(self) -> set[tuple[str, str]]:
         """Return key and id of every upload that is remembered."""
-        found: set[tuple[str, str]] = set()
+        return {(file.entry.key, file.entry.upload) for file in self.files() if file.entry is not None}
+
+    def files(self) -> list[JournalFile]:
+        """Read all entries; what was removed meanwhile is left out."""
+        found: list[JournalFile] = []
         for info in list(self._store.list_objects(self._prefix)):
+            entry: Entry | None = None
             try:
                 entry = self._read(info.key, info.size)
-            except (ObjectNotFound, IntegrityError):
+            except ObjectNotFound:
                 continue
-            found.add((entry.key, entry.upload))
+            except IntegrityError:  # damaged, or written anew since it was listed
+                pass
+            found.append(JournalFile(info.key, info.modified_s, entry))
         return found
 
     def abort_abandoned(self, *, now_s: float, older_than_s: float, stream_marker: str) -> int:

@@ -10,6 +10,9 @@ from backupagent.errors import BackupAgentError, ObjectNotFound
 from backupagent.stores.base import ObjectInfo, ObjectStore, PartTag, Upload
 from backupagent.transfer.journal import UploadJournal
 
+ALIVE_EVERY_S = 3600.0
+"""How often an upload that goes on is written down again: ``gc`` takes one without a sign of life for dead."""
+
 
 @dataclass(frozen=True)
 class PartedObject:
@@ -49,6 +52,7 @@ class PartTarget:
         self._failure: BaseException | None = None
         self._held: dict[int, PartTag] = {}
         self._tags: dict[int, PartTag] = {}
+        self._remembered_s = 0.0
         self.reread = 0
 
     def in_order(self) -> bool:
@@ -74,6 +78,8 @@ class PartTarget:
         with self._lock:
             self._tags[number] = tag
             self.reread += reread
+            if self._clock.monotonic_s() - self._remembered_s >= ALIVE_EVERY_S:
+                self._remember(upload)
 
     def complete(self) -> ObjectInfo:
         """Make the object visible and forget the upload; called when every part was written."""
@@ -119,12 +125,17 @@ class PartTarget:
             self._held = {tag.number: tag for tag in self._store.list_parts(upload)}
         except ObjectNotFound:
             return None
+        self._remember(upload)
         return upload
+
+    def _remember(self, upload: Upload) -> None:
+        self._remembered_s = self._clock.monotonic_s()
+        self._journal.remember(self._parted.journal_name, upload, now_s=self._clock.now().timestamp())
 
     def _begin_anew(self) -> Upload:
         upload = self._store.begin_upload(self._parted.key, part_size=self._parted.part_size)
         try:
-            self._journal.remember(self._parted.journal_name, upload, now_s=self._clock.now().timestamp())
+            self._remember(upload)
         except BaseException as error:
             try:
                 self._store.abort_upload(upload)  # nobody would find it again

@@ -98,6 +98,14 @@ class TestUpload:
         assert list(store.list_uploads("../")) == list(store.list_uploads("c")) == []
         assert {found.part_size for found in store.list_uploads("")} <= {0, part_size(store)}
 
+    def test_open_uploads_tell_their_age_and_what_they_hold(self, store: ObjectStore) -> None:
+        upload = begin(store)
+        store.upload_part(upload, 1, b"12345")
+        (found,) = store.list_uploads("")
+        assert found.alive_s is not None
+        assert abs(found.alive_s - store.put("now", b"").modified_s) < 30
+        assert found.held in {5, None}
+
     def test_two_uploads_of_one_key(self, store: ObjectStore) -> None:
         first, second = begin(store), begin(store)
         assert first.id != second.id

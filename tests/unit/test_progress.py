@@ -42,6 +42,16 @@ def test_between_two_phases_none_runs_and_each_begins_anew() -> None:
     assert view == ProgressView("plan", 0.0, 0, 0, "", (PhaseReport("discover", 0.0, 5),))
 
 
+def test_a_phase_inside_another_is_a_step_of_it() -> None:
+    progress = Progress(FakeClock())
+    with progress.phase("follow", total=5):
+        with progress.phase("transfer", total=7):
+            progress.add(12)
+            assert (progress.view().phase, progress.view().total) == ("follow", 12)
+        assert progress.view().phase == "follow"
+    assert progress.phases == [PhaseReport("follow", 0.0, 12)]
+
+
 def test_a_phase_that_fails_is_kept_too() -> None:
     progress = Progress(FakeClock())
 

@@ -12,7 +12,7 @@ from backupagent.cli import display
 from backupagent.cli.display import LOG_WAITING_EVERY_S, LogView, describe, showing
 from backupagent.cli.terminal import TerminalView, draw
 from backupagent.clock import FakeClock
-from backupagent.progress import Milestone, PhaseReport, Progress, ProgressView
+from backupagent.progress import MAX_MILESTONES, Milestone, PhaseReport, Progress, ProgressView
 from backupagent.settings import ProgressStyle
 from backupagent.units import GiB, MiB
 
@@ -254,6 +254,29 @@ def test_work_that_waits_for_others_is_logged_more_rarely() -> None:
         assert log.look() == []
         log.clock.sleep(0.1)
         assert log.look() == ["migration Copying, Restore Processing 12%"]
+
+
+def test_work_that_rests_is_not_logged_again_and_again() -> None:
+    log = Log()
+    with log.progress.phase("follow"):
+        log.progress.add(5)
+        log.progress.note("in step", resting=True)
+        log.look()
+        log.clock.sleep(10 * LOG_WAITING_EVERY_S)
+        assert log.look() == []
+        log.progress.note("2 snapshots behind")
+        assert len(log.look()) == 1
+
+
+def test_milestones_that_were_forgotten_meanwhile_are_not_told_twice() -> None:
+    log = Log()
+    for _ in range(MAX_MILESTONES):
+        log.progress.tell(STOPPED)
+    assert len(log.look()) == MAX_MILESTONES
+    for _ in range(3):
+        log.progress.tell(FAILED)
+    assert log.progress.view().forgotten == 3
+    assert log.look() == [r"controller NotEqual\x1b[2J"] * 3
 
 
 def test_milestones_stay_on_a_terminal_and_are_written_once() -> None:

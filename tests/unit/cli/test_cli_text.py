@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from backupagent.cli import text
+from backupagent.cli import text, text_care
 from backupagent.cli.commands import COMMANDS
 from backupagent.cli.document import Cell, Document, Fields, Line, Table, Tone, printable, render_plain, render_terminal
 from backupagent.cli.failure import exit_code_of
@@ -51,7 +51,7 @@ COPIED = CopyReport(
     bytes_reread=0,
     server_side_bytes=0,
     trailers_unchecked=0,
-    newest_chain=ChainEnd("Full-1.gz", 91),
+    newest_chain=ChainEnd("Full-1.gz", 91, 3.25),
     given_up_revisions=None,
 )
 
@@ -178,7 +178,7 @@ def test_a_copy_tells_what_moved() -> None:
         "skipped        1 snapshot proven to be the same at the target",
         "rate           2.0 MiB/s",
         "newest chain   Full-1.gz",
-        "restorable to  revision 91",
+        "restorable to  revision 91, after 3.25 s",
     ):
         assert needle in page
     for label in ("read again", "server side", "unchecked", "given up"):
@@ -199,6 +199,17 @@ def test_a_copy_tells_what_was_left_out() -> None:
     assert "server side    2.0 MiB copied by the store itself" in page
     assert "2 snapshots without a check of its own sha256; `backupagent verify` does it" in page
     assert toned(document, Tone.BAD) == ["revisions 92 to 97: no final snapshot appeared"]
+
+
+def test_a_share_does_not_claim_that_its_target_can_be_restored() -> None:
+    page = plain(text.copy(replace(COPIED, newest_chain=ChainEnd("Full-1.gz", 91))))
+    assert "reaches       revision 91, when all shares are copied" in page
+    assert "restorable" not in page
+
+
+def test_an_end_that_nobody_knows_is_not_a_revision() -> None:
+    document = text.copy(replace(COPIED, given_up_revisions=(92, -1)))
+    assert toned(document, Tone.BAD) == ["every revision from 92 on: no final snapshot appeared"]
 
 
 def test_a_copy_of_nothing_says_so() -> None:
@@ -338,6 +349,8 @@ def test_every_command_that_reports_can_show_it() -> None:
     # In a file of their own, imported when there is something to show: test_cli_text_migrations.py.
     assert {"migrate", "migrations"} <= shown.keys()
     del shown["migrate"], shown["migrations"]
+    # In another: test_cli_care.py.
+    assert {shown.pop("doctor"), shown.pop("gc")} == {text_care.checks, text_care.collection}
     assert shown == {
         "snapshot": text.snapshot,
         "copy": text.copy,

@@ -5,7 +5,8 @@ from snapshot_fakes import NOW, WaitingCancel, add_chain, add_delta, add_full, n
 
 from backupagent.clock import FakeClock
 from backupagent.errors import Cancelled, EmptySource, FinalSnapshotMissing
-from backupagent.operations.copier import NEWEST_FULLS, POLL_S, UNKNOWN_REVISION, Copier
+from backupagent.operations.copier import Copier
+from backupagent.operations.final import NEWEST_FULLS, POLL_S, UNKNOWN_REVISION
 from backupagent.operations.report import CopyReport
 from backupagent.progress import Progress
 from backupagent.settings import CopySettings, OnMissingFinal, TransferSettings

@@ -9,7 +9,7 @@ import pytest
 
 from backupagent.clock import FakeClock
 from backupagent.errors import AccessDenied, ConfigError, StoreUnavailable
-from backupagent.stores.base import ObjectInfo, PartTag
+from backupagent.stores.base import ObjectInfo, PartTag, StoreFacts, facts_of
 from backupagent.stores.memory import MemoryStore
 from backupagent.stores.reopening import AGAIN_AFTER_S, LOOK_EVERY_S, ReopeningStore, fingerprint
 
@@ -83,6 +83,10 @@ class Guarded(MemoryStore):
 
     def delete(self, key):
         self.check().delete(key)
+
+    def facts(self) -> StoreFacts:
+        self.check()
+        return StoreFacts(time_s=1.0)
 
     def close(self) -> None:
         assert not self.closed
@@ -166,6 +170,7 @@ def test_every_call_is_made_once_more_after_a_denial(account, store) -> None:
         lambda: store.complete_upload(upload, store.list_parts(upload)),
         lambda: store.abort_upload(upload),
         lambda: store.delete("new"),
+        lambda: facts_of(store),
     ]
     for number, call in enumerate(calls):
         rotate(account, f"key{number}")

@@ -77,6 +77,26 @@ def test_where_nothing_can_be_removed_the_first_entry_stays() -> None:
     assert store.list_uploads("") == [second]
 
 
+def test_entries_are_read_as_they_lie_there_and_tell_who_lives(dead_pid: int) -> None:
+    store = HookedStore()
+    host = socket.gethostname()
+    mine = put_entry(store, "a-mine", host=host, pid=os.getpid())
+    put_entry(store, "b-dead", host=host, pid=dead_pid)
+    put_entry(store, "c-elsewhere", host="elsewhere", pid=os.getpid())
+    store.put(f"{JOURNAL}d-damaged.json", b"{")
+    files = UploadJournal(store, JOURNAL).files()
+    assert [file.is_alive for file in files] == [True, False, False, False]
+    assert (files[0].upload, files[3].upload, files[3].entry) == (mine, None, None)
+    assert files[0].modified_s == store.stat(files[0].key).modified_s
+
+
+def test_an_entry_that_is_removed_while_all_are_read_is_left_out() -> None:
+    faulty = FaultyStore(HookedStore(), Fault("read_into", error=ObjectNotFound("gone", op="read")))
+    UploadJournal(faulty, JOURNAL).remember("name", Upload("key", "1", 4), now_s=1.0)
+    assert UploadJournal(faulty, JOURNAL).files() == []
+    assert len(UploadJournal(faulty, JOURNAL).files()) == 1
+
+
 def test_what_is_remembered_is_recalled_until_it_is_forgotten() -> None:
     store = HookedStore()
     journal = journal_of(store)

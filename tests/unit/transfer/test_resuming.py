@@ -3,10 +3,12 @@
 import pytest
 from transfer_fakes import JOURNAL, Digest, HookedStore, content, copy_item, journal_of, transfer, unavailable
 
+from backupagent.clock import FakeClock
 from backupagent.errors import StoreUnavailable
-from backupagent.stores.base import NO_METADATA, Buffer, PartTag, Upload
+from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, Upload
 from backupagent.testing.faulty import Fault, FaultyStore
 from backupagent.transfer.copying import Copied, CopyItem, copy_objects
+from backupagent.transfer.target import ALIVE_EVERY_S, PartedObject, PartTarget
 
 DATA = content(23)
 KEY = "copy/0"
@@ -54,6 +56,38 @@ def test_parts_that_the_target_holds_are_not_uploaded_again() -> None:
     assert sorted(target.parts) == [2, 4, 5]
     assert copied.reread == 4 + 4 + 3
     assert target.open_uploads() == []
+
+
+def test_an_upload_that_is_taken_up_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = stores()
+    parts = parts_of(DATA)
+    begin_and_die(target, {1: parts[1]})
+    written: list[str] = []
+    put = target.put
+
+    def listen(key: str, data: Buffer, **given) -> ObjectInfo:
+        written.append(key)
+        return put(key, data, **given)
+
+    monkeypatch.setattr(target, "put", listen)
+    copy_again(source, target)
+    assert written == [f"{JOURNAL}name-0.json"]
+
+
+def test_an_upload_that_goes_on_for_hours_gives_signs_of_life() -> None:
+    target, clock = HookedStore(), FakeClock()
+    journal = journal_of(target)
+    upload = PartTarget(target, PartedObject(KEY, 4, "name-0"), journal, clock)
+    signs = []
+    for number in range(1, 7):
+        upload.write(number, memoryview(b"1234"))
+        (file,) = journal.files()
+        assert file.entry is not None
+        signs.append(file.entry.began_s - FakeClock().now().timestamp())
+        clock.sleep(ALIVE_EVERY_S / 2)
+    assert signs == [0, 0, ALIVE_EVERY_S, ALIVE_EVERY_S, 2 * ALIVE_EVERY_S, 2 * ALIVE_EVERY_S]
+    upload.complete()
+    assert journal.files() == []
 
 
 def test_when_all_parts_are_held_none_is_uploaded() -> None:
