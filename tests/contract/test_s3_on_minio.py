@@ -1,8 +1,11 @@
 """What only a real S3 server can say about the S3 store."""
 
 import base64
+import contextlib
+import hashlib
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from botocore.exceptions import ClientError
@@ -12,6 +15,7 @@ from backupagent.errors import AccessDenied, ObjectNotFound, StoreError, StoreUn
 from backupagent.stores import open_store, parse_location
 from backupagent.stores.base import Upload
 from backupagent.stores.s3 import S3Store, open_s3
+from backupagent.stores.s3_settings import Checksums
 from backupagent.testing.servers import MinioServer
 from backupagent.units import MiB
 
@@ -98,3 +102,30 @@ def test_locked_objects(minio: MinioServer) -> None:
     assert raised.value.reason == "ObjectLocked"
     assert isinstance(raised.value.__cause__, ClientError)
     store.close()
+
+
+def test_the_storage_class_of_what_is_written(minio: MinioServer) -> None:
+    minio.make_bucket("classes")
+    settings = replace(s3_settings(minio, "classes"), storage_class="REDUCED_REDUNDANCY")
+    with contextlib.closing(open_s3(settings)) as store:
+        store.put("a", b"x")
+        upload = store.begin_upload("b", part_size=5 * MiB)
+        store.complete_upload(upload, [store.upload_part(upload, 1, b"x")])
+        listed = store._client.list_objects_v2(Bucket="classes")["Contents"]
+        assert [entry["StorageClass"] for entry in listed] == ["REDUCED_REDUNDANCY"] * 2
+
+
+def test_without_other_checksums_the_server_checks_an_md5(minio: MinioServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    minio.make_bucket("md5")
+    settings = replace(s3_settings(minio, "md5"), request_checksums=Checksums.WHEN_REQUIRED)
+    with contextlib.closing(open_s3(settings)) as store:
+        upload = store.begin_upload("b", part_size=5 * MiB)
+        tag = store.upload_part(upload, 1, b"x")
+        assert tag.crc32 is None
+        assert store.complete_upload(upload, [tag]).size == 1
+        digest = store._digest(memoryview(b"content"))
+        assert digest == {"content-md5": base64.b64encode(hashlib.md5(b"content").digest()).decode()}
+        monkeypatch.setattr(store, "_digest", lambda _: digest)
+        store.put("a", b"content")
+        with pytest.raises(StoreUnavailable, match="BadDigest"):
+            store.put("a", b"flipped")
