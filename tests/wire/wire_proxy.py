@@ -443,8 +443,8 @@ class _Passage:
         if head.chunked and not bodiless:
             self._client.sendall(_framed(b""))
         if fault.surplus:
+            self._proxy.hit(fault)  # before the client may see it
             self._client.sendall(bytes(fault.surplus))
-            self._proxy.hit(fault)
         lasting = bodiless or head.chunked or head.length is not None
         return lasting and head.get("connection").strip().lower() != "close"
 
