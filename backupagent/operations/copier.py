@@ -177,8 +177,11 @@ class Copier:
                 return passage
             try:
                 known = self._source.manifest(stored, listing)
-                if old is not None and _same(stored, known, old, self._at_target(old, there)):
+                at_target = None if old is None else self._at_target(old, there)
+                if old is not None and _same(stored, known, old, at_target):
+                    self._forget_upload(stored, there, at_target)
                     return None
+                passage.replaces = old is not None
                 passage.begin(known)
             except IntegrityError as error:
                 return error
@@ -193,6 +196,13 @@ class Copier:
             return False
         one_part = 0 < stored.size <= self._transfer.settings.part_size
         return one_part and stored.name not in listing.manifests and not stored.snapshot.is_full
+
+    def _forget_upload(self, stored: StoredSnapshot, there: Listing, manifest: Manifest | None) -> None:
+        """Finish what a run left that was killed after the object had become visible."""
+        name = _journal_name(self._source.display, stored)
+        if name in there.uploads and manifest is not None:
+            self._target.save_manifest(manifest)
+            self._target.journal.close(name)
 
     def _at_target(self, old: StoredSnapshot, there: Listing) -> Manifest | None:
         """Read a manifest of the target; one that is damaged proves nothing, and is written anew."""
@@ -224,10 +234,19 @@ class Copier:
             metadata=metadata,
             journal_name=_journal_name(self._source.display, stored),
             arrived=arrived,
+            ready=lambda: self._foretell(passage),
         )
 
+    def _foretell(self, passage: Passage) -> None:
+        """Write the manifest of a large copy before there is the copy, for a run that is killed before ``_publish``.
+
+        Where another object has that name, the manifest would prove the wrong one.
+        """
+        if not passage.replaces:
+            self._target.save_manifest(passage.manifest())
+
     def _publish(self, copied: Copied) -> None:
-        """Write the manifest of a copy that does not carry it."""
+        """Write the manifest of a copy that does not carry it; one that is older than its object proves less."""
         failpoints.hit("copy.publish")
         if not copied.metadata:
             self._target.save_manifest(self._passages[copied.item.target_key].manifest())
