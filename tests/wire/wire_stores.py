@@ -69,12 +69,8 @@ class Store:
 
     def snapshots(self) -> dict[str, tuple[int, str]]:
         """Return size and sha256 of every snapshot by its name."""
-        start = f"{PREFIX}/v2/"
         with self.open() as store:
-            return {
-                info.key.removeprefix(start): (info.size, _digest(store, info.key, info.size))
-                for info in store.list_objects(start)
-            }
+            return digests(store, f"{PREFIX}/v2/")
 
     def unfinished(self) -> list[str]:
         """Return what is not whole: open uploads, listed with an empty prefix, and what stands for them."""
@@ -87,6 +83,12 @@ class Store:
         """Return all keys."""
         with self.open() as store:
             return [info.key for info in store.list_objects("")]
+
+
+def digests(store: ObjectStore, folder: str) -> dict[str, tuple[int, str]]:
+    """Return size and sha256 of every object below a folder by what follows it."""
+    found = list(store.list_objects(folder))
+    return {info.key.removeprefix(folder): (info.size, _digest(store, info.key, info.size)) for info in found}
 
 
 def _digest(store: ObjectStore, key: str, size: int) -> str:
