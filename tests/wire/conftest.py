@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from wire_stores import MAKERS, Store
+from wire_copies import make_history
+from wire_stores import MAKERS, Store, fill
 
 from backupagent.testing.servers import MinioServer
 from backupagent.testing.store_servers import AzuriteServer, FakeGcsServer
@@ -46,3 +47,25 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
         return maker(request.getfixturevalue(fixture), tmp_path / "credentials")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def history() -> Path:
+    return make_history()
+
+
+@pytest.fixture(scope="session")
+def source(
+    request: pytest.FixtureRequest, history: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Store]:
+    """Give a provider's bucket that holds the history, filled once and only read."""
+    made: dict[str, Store] = {}
+
+    def find(scheme: str) -> Store:
+        if scheme not in made:
+            fixture, maker = MAKERS[scheme]
+            made[scheme] = maker(request.getfixturevalue(fixture), tmp_path_factory.mktemp("credentials"))
+            fill(made[scheme], history)
+        return made[scheme]
+
+    return find

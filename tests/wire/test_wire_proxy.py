@@ -91,6 +91,11 @@ def test_what_is_not_planned_passes_unharmed(proxy: WireProxy, client: http.clie
     assert len(CONTENT) < proxy.sent < len(CONTENT) + 4096
 
 
+def test_faults_are_chosen_by_the_size_of_the_body(proxy: WireProxy, client: http.client.HTTPConnection) -> None:
+    proxy.plan(Fault("PUT", body=100, answer=Answer(500)))
+    assert [ask(client, "PUT", "/", bytes(size))[0] for size in (99, 100, 101)] == [201, 500, 201]
+
+
 def test_faults_are_chosen_by_method_path_query_and_number(
     proxy: WireProxy, client: http.client.HTTPConnection
 ) -> None:
@@ -128,6 +133,8 @@ def test_lengths_lie(proxy: WireProxy, client: http.client.HTTPConnection) -> No
     proxy.plan(Fault("GET", "short", shorter=10), Fault("GET", "long", longer=10), Fault("GET", "surplus", surplus=10))
     assert ask(client, "GET", "/short") == (200, CONTENT[:-10])
     assert ask(client, "GET", "/long") == (200, CONTENT + bytes(10))
+    proxy.plan(Fault("GET", "chunked", shorter=10))
+    assert ask(client, "GET", "/chunked") == (200, CONTENT[:-10])
     proxy.plan(Fault("PUT", sent_shorter=10))
     assert ask(client, "PUT", "/", CONTENT) == (201, b"")
     assert Handler.got[0][2] == CONTENT[:-10]

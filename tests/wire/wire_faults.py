@@ -28,6 +28,7 @@ class Fault:
         method: Method of HTTP; empty for any.
         path: Regular expression that must occur in the path, which is percent-encoded.
         query: The same for the query.
+        body: Bytes that the request's body must have at least.
         nth: The fitting request that meets it, from 1.
         times: How many fitting requests from there on meet it.
         answer: The server does not hear of the request; this is the answer.
@@ -47,6 +48,7 @@ class Fault:
     method: str = ""
     path: str = ""
     query: str = ""
+    body: int = 0
     nth: int = 1
     times: int = 1
     answer: Answer | None = None
@@ -62,9 +64,10 @@ class Fault:
     hits: int = field(default=0, init=False)
     met: int = field(default=0, init=False)
 
-    def fits(self, method: str, path: str, query: str) -> bool:
+    def fits(self, method: str, path: str, query: str, body: int) -> bool:
         return (
-            self.method in {"", method}
+            body >= self.body
+            and self.method in {"", method}
             and re.search(self.path, path) is not None
             and re.search(self.query, query) is not None
         )

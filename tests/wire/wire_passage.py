@@ -26,7 +26,7 @@ class Hub(Protocol):
     def connect(self) -> socket.socket: ...
     def let_go(self, connection: socket.socket) -> None: ...
     def count(self, size: int) -> None: ...
-    def see(self, method: str, target: str) -> Seen: ...
+    def see(self, method: str, target: str, body: int) -> Seen: ...
     def hit(self, fault: Fault) -> None: ...
 
 
@@ -145,7 +145,7 @@ class Passage:
         if head is None:
             return False
         method, target, _ = head.line.split(" ", 2)
-        seen = self._proxy.see(method, target)
+        seen = self._proxy.see(method, target, head.length or 0)
         if head.get("expect"):
             self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             head.replace("expect", None)
@@ -244,10 +244,14 @@ class Passage:
 
     def _resized(self, body: Iterator[bytes], head: _Head, more: int, seen: Seen) -> Iterator[bytes]:
         """Let a body end so many bytes later, behind zeros, or earlier; all of it is taken from where it comes."""
-        size = (head.length or 0) + more
-        head.replace("content-length", str(size))
+        length = head.length
+        if length is None:  # in chunks, as listings come
+            pieces = list(body)
+            length, body = sum(map(len, pieces)), iter(pieces)
+            head.replace("transfer-encoding", None)
+        head.replace("content-length", str(length + more))
         self._proxy.hit(seen.fault)
-        return _to_size(body, size)
+        return _to_size(body, length + more)
 
 
 def _framed(piece: bytes) -> bytes:

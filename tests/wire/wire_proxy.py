@@ -138,14 +138,14 @@ class WireProxy:
         with self._lock:
             self.sent += size
 
-    def see(self, method: str, target: str) -> Seen:
+    def see(self, method: str, target: str, body: int) -> Seen:
         """Write a request down, with what shall happen to it."""
         path, _, query = target.partition("?")
         with self._lock:
             seen = Seen(method, path, query, SYSTEM_CLOCK.monotonic_s())
             self.requests.append(seen)
             for fault in self._faults:
-                if fault.fits(method, path, query):
+                if fault.fits(method, path, query, body):
                     fault.met += 1
                     if seen.fault is HARMLESS and fault.nth <= fault.met < fault.nth + fault.times:
                         seen.fault = fault
