@@ -113,6 +113,7 @@ def copying(store: Store, toxiproxy: Toxiproxy, size: Size) -> Iterator[Copying]
         link.bandwidth(RATE)
         yield Copying(source, store, proxy, link.endpoint, size)
         link.cut()
+        store.empty()
 
 
 def assert_killed_once_it_ends_right(copy: Copying, seed: int) -> None:

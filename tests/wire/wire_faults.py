@@ -30,7 +30,7 @@ class Fault:
         query: The same for the query.
         body: Bytes that the request's body must have at least.
         nth: The fitting request that meets it, from 1.
-        times: How many fitting requests from there on meet it.
+        times: How many fitting requests from there on meet it; 0 for all, of which there must be one.
         answer: The server does not hear of the request; this is the answer.
         lost_answer: The server does what is asked for; the connection ends instead of its answer.
         cut_sent: The connections end when that many bytes of the request's body were passed on.
@@ -64,6 +64,11 @@ class Fault:
     hits: int = field(default=0, init=False)
     met: int = field(default=0, init=False)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it happens to the request that fitted last."""
+        return self.met >= self.nth and (not self.times or self.met < self.nth + self.times)
+
     def fits(self, method: str, path: str, query: str, body: int) -> bool:
         return (
             body >= self.body
@@ -73,7 +78,7 @@ class Fault:
         )
 
 
-HARMLESS = Fault(times=0)
+HARMLESS = Fault()
 
 
 @dataclass

@@ -80,7 +80,7 @@ class WireProxy:
     def assert_all_hit(self) -> None:
         """Fail when a planned fault was met by fewer requests than planned, or when there is none."""
         assert self._faults, "no fault was planned"
-        missed = [fault for fault in self._faults if fault.hits < fault.times]
+        missed = [fault for fault in self._faults if fault.hits < (fault.times or 1)]
         made = "\n".join(f"{seen.method} {seen.path}?{seen.query}: {seen.status}" for seen in self.requests)
         assert not missed, f"planned faults that no request met: {missed}; requests:\n{made}"
 
@@ -147,7 +147,7 @@ class WireProxy:
             for fault in self._faults:
                 if fault.fits(method, path, query, body):
                     fault.met += 1
-                    if seen.fault is HARMLESS and fault.nth <= fault.met < fault.nth + fault.times:
+                    if seen.fault is HARMLESS and fault.is_due:
                         seen.fault = fault
         return seen
 

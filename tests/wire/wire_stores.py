@@ -79,6 +79,12 @@ class Store:
             folders = [f"{PREFIX}/manifests/uploads/", f"{PREFIX}/manifests/parts/"]
             return uploads + [info.key for folder in folders for info in store.list_objects(folder)]
 
+    def empty(self) -> None:
+        """Remove every object: a server keeps them as long as it lives."""
+        with self.open() as store:
+            for info in list(store.list_objects("")):
+                store.delete(info.key)
+
     def keys(self) -> list[str]:
         """Return all keys."""
         with self.open() as store:
@@ -112,11 +118,11 @@ def file_digests(folder: Path) -> dict[str, tuple[int, str]]:
     return found
 
 
-def fill(store: Store, folder: Path) -> None:
+def fill(store: Store, folder: Path, prefix: str = PREFIX) -> None:
     """Put the snapshots of a directory bucket into a store."""
     with store.open() as opened:
         for path in (folder / "v2").iterdir():
-            opened.put(f"{PREFIX}/v2/{path.name}", path.read_bytes())
+            opened.put(f"{prefix}/v2/{path.name}", path.read_bytes())
 
 
 def new_minio_store(server: MinioServer, folder: Path) -> Store:
