@@ -119,6 +119,15 @@ def test_an_answer_of_its_own_keeps_the_server_out_of_it(proxy: WireProxy, clien
     proxy.assert_all_hit()
 
 
+def test_something_happens_before_a_request_is_passed_on(proxy: WireProxy, client: http.client.HTTPConnection) -> None:
+    got: list[int] = []
+    proxy.plan(Fault("PUT", nth=2, first=lambda: got.append(len(Handler.got))))
+    for _ in range(3):
+        ask(client, "PUT", "/", b"")
+    assert (got, len(Handler.got)) == ([1], 3)
+    proxy.assert_all_hit()
+
+
 def test_bytes_are_flipped_in_both_directions(proxy: WireProxy, client: http.client.HTTPConnection) -> None:
     at = 700_000
     proxy.plan(Fault("GET", flip_answered=at), Fault("PUT", flip_sent=at))

@@ -1,7 +1,7 @@
 """What the scripted proxy does to requests, and what it has seen of them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -40,6 +40,7 @@ class Fault:
         sent_shorter: The request's body ends so many bytes earlier, as its Content-Length says then.
         shorter: The answer's body ends so many bytes earlier, as its Content-Length says then.
         longer: The answer's body ends so many bytes later, as its Content-Length says then.
+        first: Called before the request is passed on.
         surplus: So many bytes follow the answer, of which its Content-Length says nothing.
         hits: To how many requests it has happened.
         met: How many requests fitted.
@@ -60,6 +61,7 @@ class Fault:
     sent_shorter: int = 0
     shorter: int = 0
     longer: int = 0
+    first: Callable[[], None] | None = None
     surplus: int = 0
     hits: int = field(default=0, init=False)
     met: int = field(default=0, init=False)

@@ -154,6 +154,9 @@ class Passage:
                 pass
             self._proxy.hit(seen.fault)
             return self._give(seen, seen.fault.answer)
+        if seen.fault.first is not None:
+            seen.fault.first()
+            self._proxy.hit(seen.fault)
         server = self._connect()
         self._send(server, head, seen)
         return self._answer(server, seen)
