@@ -170,14 +170,11 @@ class PartTarget:
     def _abort_unknown(self) -> None:
         """Throw away uploads of this object that no entry names: one that was begun, and whose name got lost.
 
-        Whoever begins an upload of the same object at this very moment, on another machine, loses it, and has to run
-        again. Where the uploads may not be listed, a lifecycle rule of the bucket has to remove them.
+        Where the uploads may not be listed, a lifecycle rule of the bucket has to remove them.
         """
-        try:
+        with contextlib.suppress(AccessDenied):
             uploads = self._store.list_uploads(self._parted.key)
-            remembered = self._journal.uploads()
-        except AccessDenied:
-            return
-        for upload in uploads:
-            if upload.key == self._parted.key and (upload.key, upload.id) not in remembered:
-                self._store.abort_upload(upload)
+            remembered = self._journal.uploads()  # afterwards: somebody else may just have begun one
+            for upload in uploads:
+                if upload.key == self._parted.key and (upload.key, upload.id) not in remembered:
+                    self._store.abort_upload(upload)

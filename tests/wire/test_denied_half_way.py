@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from wire_copies import SCHEMES, copy
+from wire_copies import PART_SIZE, SCHEMES, copy
 from wire_faults import Fault
 from wire_providers import READ, WRITE_PART, fault, refusal
 from wire_proxy import WireProxy
@@ -60,9 +60,10 @@ def test_a_source_that_denies_from_the_middle_on(
         proxy.assert_all_hit()
         assert (denials(proxy), times_read_again(caplog)) == (2, 1)
         assert proxy.requests[-1].status == 403
-    assert caught.value.hint
-    assert all(".part" in path.suffixes for path in target.glob("v2/*"))
-    copy(store.uri(), target.as_uri())
+        assert caught.value.hint
+        assert all(".part" in path.suffixes for path in target.glob("v2/*"))
+        proxy.heal()
+        copy(store.uri(proxy.endpoint), target.as_uri())
     assert file_digests(target) == file_digests(history)
 
 
@@ -91,10 +92,31 @@ def test_a_target_that_denies_from_the_middle_on(
         proxy.assert_all_hit()
         assert (denials(proxy), times_read_again(caplog)) == (2, 1)
         assert proxy.requests[-1].status == 403
-    assert store.snapshots() == {}
-    with WireProxy(store.server.endpoint) as proxy:
+        assert store.snapshots() == {}
+        proxy.heal()
         copy(history.as_uri(), store.uri(proxy.endpoint))
-        assert proxy.bodies() < sum(size for size, _sha256 in file_digests(history).values())
+        content = sum(size for size, _sha256 in file_digests(history).values())
+        assert content <= proxy.bodies() < content + PART_SIZE
+    assert (store.snapshots(), store.unfinished()) == (file_digests(history), [])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_target_without_delete_is_cleaned_by_the_next_run(
+    scheme: str, make_store: Callable[[str], Store], history: Path
+) -> None:
+    """What stays is what a kill leaves right behind a completion: nothing of the object is moved again."""
+    store = make_store(scheme)
+    with WireProxy(store.server.endpoint) as proxy:
+        proxy.plan(Fault("DELETE", times=0, answer=refusal(scheme, 403)))
+        with pytest.raises(AccessDenied, match=f"{PREFIX}/"):
+            copy(history.as_uri(), store.uri(proxy.endpoint), workers=1)
+        proxy.assert_all_hit()
+        assert store.unfinished()
+        assert [name.partition("-")[0] for name in store.snapshots()] == ["Full"]
+        proxy.heal()
+        before = proxy.bodies()
+        assert copy(history.as_uri(), store.uri(proxy.endpoint)).skipped == 1
+        assert proxy.bodies() - before < PART_SIZE
     assert (store.snapshots(), store.unfinished()) == (file_digests(history), [])
 
 

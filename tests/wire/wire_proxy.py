@@ -77,6 +77,11 @@ class WireProxy:
         with self._lock:
             self._faults.extend(faults)
 
+    def heal(self) -> None:
+        """Plan nothing any more."""
+        with self._lock:
+            self._faults.clear()
+
     def assert_all_hit(self) -> None:
         """Fail when a planned fault was met by fewer requests than planned, or when there is none."""
         assert self._faults, "no fault was planned"
