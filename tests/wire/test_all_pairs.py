@@ -1,6 +1,7 @@
-"""From every kind of store to every kind, its own kind too: the same bytes, and the same etcd out of them."""
+"""From every kind of store to every kind: the same bytes, and the same etcd out of them. Its own kind: ``--long``."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,8 +96,13 @@ def restored_hash(uri: str, data_dir: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("target", KINDS)
-@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        pytest.param(source, target, marks=[pytest.mark.long] if source == target else [])
+        for source, target in itertools.product(KINDS, KINDS)
+    ],
+)
 def test_every_kind_of_store_to_every_kind(source: str, target: str, size: int, stores: Stores, tmp_path: Path) -> None:
     there = stores.make(target, f"target-{source}-{target}-{size}")
     for below, place in (("golden", GOLDEN), ("large", large(size))):
