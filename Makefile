@@ -9,7 +9,7 @@ STORE ?= dir
 REQUIRE ?=
 REQUIRE_ARG := $(if $(REQUIRE),--require=$(REQUIRE))
 
-.PHONY: help demo demo-migration test test-fast lint types unit servers bench lock clean
+.PHONY: help demo demo-migration test test-fast test-long lint types unit servers bench lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ test: lint types servers  ## everything; REQUIRE=all makes a missing server a fa
 	$(BIN)/python -m pytest --cov --cov-report= $(REQUIRE_ARG)
 	$(BIN)/python -m coverage report --skip-covered --fail-under=90
 	$(BIN)/python -m coverage report --include='backupagent/model/*,backupagent/transfer/*' --fail-under=100
+
+test-long: $(VENV)/dev.stamp servers  ## the tests that take many minutes and that make test leaves out; ONLY=WORDS chooses
+	$(BIN)/python -m pytest -p no:randomly -m long --long -s $(if $(ONLY),-k "$(ONLY)") $(REQUIRE_ARG)
 
 bench: $(VENV)/dev.stamp servers  ## measured runs beside the peers that are on PATH
 	$(BIN)/backupagent bench restore

@@ -36,6 +36,7 @@ POINTS: dict[str, str] = {
     "snapshot.manifest": "the snapshot is about to get its manifest",
     "snapshot.delta": "a delta is about to be uploaded",
     "transfer.part": "a part was downloaded and is about to be uploaded",
+    "transfer.begun": "an upload was begun, its name is about to be remembered",
     "transfer.complete": "all parts of an object are uploaded, it is not yet visible",
     "copy.discover": "source and target are about to be listed",
     "copy.publish": "an object was copied, its manifest is about to be written",

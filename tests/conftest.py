@@ -29,6 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
         help="'all': a test that lacks a server fails instead of being skipped",
     )
+    parser.addoption("--long", action="store_true", help="also the tests that take many minutes, marked 'long'")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests, unless they are asked for."""
+    if config.getoption("--long"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture(autouse=True)

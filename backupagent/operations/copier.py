@@ -172,6 +172,7 @@ class Copier:
                 known = self._source.manifest(stored, listing)
                 if old is not None and self._is_there(stored, known, old, there):
                     return None
+                passage.replaces = old is not None
                 passage.begin(known)
             except IntegrityError as error:
                 return error
@@ -197,9 +198,10 @@ class Copier:
         made in that time has a manifest that says less.
         """
         at_target = self._at_target(old, there)
-        if not _same(stored, known, old, at_target):
+        if at_target is None or not _same(stored, known, old, at_target):
             return False
-        if known is not None and at_target is not None and stored.snapshot.is_full:
+        self._forget_upload(stored, there, at_target)
+        if known is not None and stored.snapshot.is_full:
             renewed = renewed_manifest(known, at_target)
             if renewed is not None:
                 self._target.save_manifest(renewed)
@@ -211,6 +213,14 @@ class Copier:
             return False
         one_part = 0 < stored.size <= self._transfer.settings.part_size
         return one_part and stored.name not in listing.manifests and not stored.snapshot.is_full
+
+    def _forget_upload(self, stored: StoredSnapshot, there: TargetView, manifest: Manifest) -> None:
+        """Finish what a run left that was killed after the object had become visible."""
+        name = _journal_name(self._source.display, stored)
+        if name in there.uploads:
+            self._target.save_manifest(manifest)
+            self._target.journal.close(name)
+            there.uploads.discard(name)
 
     def _at_target(self, old: StoredSnapshot, there: TargetView) -> Manifest | None:
         """Read a manifest of the target; one that is damaged proves nothing, and is written anew."""
@@ -268,10 +278,22 @@ class Copier:
             metadata=metadata,
             journal_name=_journal_name(self._source.display, stored),
             arrived=arrived,
+            ready=lambda: self._foretell(passage),
         )
 
+    def _foretell(self, passage: Passage) -> None:
+        """Write the manifest of a large copy before there is the copy, for a run that is killed before ``_publish``.
+
+        Where another object has that name, the manifest would prove the wrong one.
+        """
+        if not passage.replaces:
+            self._target.save_manifest(passage.manifest())
+
     def _publish(self, copied: Copied) -> None:
-        """Write the manifest of a copy that does not carry it, and count it."""
+        """Write the manifest of a copy that does not carry it, and count it.
+
+        It is written also when it was foretold: one that is older than its object proves less.
+        """
         failpoints.hit("copy.publish")
         passage = self._passages[copied.item.target_key]
         if not copied.metadata:

@@ -73,9 +73,14 @@ class TargetView:
 
     Args:
         listing: Of the target.
+
+    Attributes:
+        listing: With what was copied since, after ``refresh``.
+        uploads: Names of entries in the journal that were there before and are not dealt with.
     """
 
     def __init__(self, listing: Listing) -> None:
+        self.uploads = set(listing.uploads)
         self._by_name = {stored.name: stored for stored in listing.snapshots}
         self._manifests = set(listing.manifests)
         self.listing = listing

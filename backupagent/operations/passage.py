@@ -17,6 +17,9 @@ class Passage:
         stored: The snapshot in the source.
         target_name: Its name in the target.
         trailer: Whether to check the content; see ``SnapshotProof``.
+
+    Attributes:
+        replaces: Whether the target has another object of that name.
     """
 
     def __init__(self, stored: StoredSnapshot, target_name: str, *, trailer: bool) -> None:
@@ -25,6 +28,7 @@ class Passage:
         self._trailer = trailer
         self._known: Manifest | None = None
         self._proof: SnapshotProof | None = None
+        self.replaces = False
 
     @property
     def begun(self) -> bool:

@@ -1,6 +1,6 @@
 """Snapshots by name: listing them, and reading and writing what is known about them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backupagent.errors import BackupAgentError, EmptySource, MalformedContent, NameMismatch
@@ -28,11 +28,13 @@ class Listing:
         snapshots: Everything whose name follows the grammar, in key order; those of the first layout last.
         unreadable: Keys of everything else.
         manifests: Names of the snapshots that have a manifest object.
+        uploads: Names of the entries in the journal.
     """
 
     snapshots: tuple[StoredSnapshot, ...]
     unreadable: tuple[str, ...]
     manifests: frozenset[str]
+    uploads: frozenset[str] = frozenset()
 
 
 class SnapStore:
@@ -72,7 +74,8 @@ class SnapStore:
                 unreadable.append(info.key)
             else:
                 snapshots.setdefault(name, found)
-        return Listing(tuple(snapshots.values()), tuple(unreadable), self._manifest_names())
+        manifests, uploads = self._json_names()
+        return Listing(tuple(snapshots.values()), tuple(unreadable), manifests, uploads)
 
     def _places(self) -> Iterator[tuple[str, ObjectInfo]]:
         """List what may be snapshots, with their names, those of the second layout first."""
@@ -85,10 +88,10 @@ class SnapStore:
             if legacy_name is not None:
                 yield legacy_name, info
 
-    def _manifest_names(self) -> frozenset[str]:
-        start, suffix = self.layout.manifests, ".json"
-        names = (info.key[len(start) :] for info in self.store.list_objects(start))
-        return frozenset(name.removesuffix(suffix) for name in names if "/" not in name and name.endswith(suffix))
+    def _json_names(self) -> tuple[frozenset[str], frozenset[str]]:
+        """List the names of manifests and of the journal's entries, which lie below them."""
+        keys = [info.key for info in self.store.list_objects(self.layout.manifests)]
+        return _names(keys, self.layout.manifests), _names(keys, self.layout.uploads)
 
     def remove_leftovers(self) -> None:
         """Remove what killed writers left and nobody will take up, where the store tells it.
@@ -164,6 +167,12 @@ class SnapStore:
     def save_manifest(self, manifest: Manifest) -> None:
         """Write a manifest as an object."""
         self.store.put(self.layout.manifest(manifest.name), encode_manifest(manifest))
+
+
+def _names(keys: Sequence[str], folder: str) -> frozenset[str]:
+    """Return the names of the JSON objects that lie in a folder itself, without their suffix."""
+    names = (key[len(folder) :] for key in keys if key.startswith(folder))
+    return frozenset(name.removesuffix(".json") for name in names if "/" not in name and name.endswith(".json"))
 
 
 def _of_this_name(manifest: Manifest | None, stored: StoredSnapshot) -> Manifest | None:

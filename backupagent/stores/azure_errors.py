@@ -80,9 +80,9 @@ _BY_STATUS: Mapping[int, type[StoreError]] = {
 
 _BROKEN = (
     sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError, requests.RequestException,
-    urllib3.exceptions.HTTPError, HTTPException, OSError,
+    urllib3.exceptions.HTTPError, HTTPException, OSError, sdk.HttpResponseError,
 )  # fmt: skip
-"""Failures of the network: no answer, or not the whole of it."""
+"""Failures of the network: no answer, or not the whole of it; the last one is raised without an answer then."""
 
 _CREDENTIALS_HINT = "give credentials: ?credentials=PATH, AZURE_APPLICATION_CREDENTIALS, or what azure-identity finds"
 _HINTS: Mapping[str, str] = {
@@ -157,6 +157,8 @@ def _class_of(code: str, status: int, op: str) -> type[StoreError]:
         return _BY_CODE[code]
     if status == HTTPStatus.PRECONDITION_FAILED:
         return ObjectExists if op in WRITES else ObjectChanged
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:  # it was done, and the answer broke on its way
+        return StoreUnavailable
     failed_there = StoreUnavailable if status >= HTTPStatus.INTERNAL_SERVER_ERROR else StoreError
     return _BY_STATUS.get(status, failed_there)
 

@@ -56,6 +56,8 @@ class CopyItem:
             into one part; an object in parts gets none, since it must be begun before its content is known.
         journal_name: Under which an upload in parts is remembered.
         arrived: Told the source's metadata of an object that fits into one part, before it is inspected.
+        ready: Called when an object in parts was inspected and is about to become visible: what proves that it was
+            copied is written now too, so that a run that is killed right behind does not move it again.
     """
 
     source_key: str
@@ -66,6 +68,7 @@ class CopyItem:
     metadata: Callable[[], Mapping[str, str]]
     journal_name: str
     arrived: Callable[[Mapping[str, str]], None] = lambda _metadata: None
+    ready: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,7 @@ class _Copy:
             PartedObject(item.target_key, part_size, item.journal_name),
             journal,
             self._transfer.clock,
+            trouble=self._transfer.trouble,
         )
         return _ObjectState(item, parts, upload)
 
@@ -353,6 +357,7 @@ class _Copy:
                 self._fail_object(state, error)
         if state.error is None:
             failpoints.hit("transfer.complete")
+            state.item.ready()
             self._publish(state, Copied(state.item, upload.complete(), NO_METADATA, upload.reread))
             return
         try:

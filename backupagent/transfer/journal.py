@@ -1,8 +1,9 @@
 """Open uploads, remembered in the target so that the next run finds them.
 
 A store cannot tell which source an open upload belongs to, so it is written down before the first part and
-forgotten after the object is complete: one small JSON object for each upload. Losing an entry costs an
-abandoned upload, never data.
+forgotten after the object is complete: one small JSON object for each upload. The entry is there before the upload
+is begun, without its name, which only the store can give: so whoever is killed in between leaves a sign that an upload
+may be open. Losing an entry costs an abandoned upload, never data.
 """
 
 import os
@@ -29,7 +30,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         key: The object that it becomes.
-        upload: The store's name of the upload.
+        upload: The store's name of the upload; empty as long as it is being begun.
         part_size: Bytes of every part but the last.
         began_s: When it was begun, seconds since 1970.
         host: Name of the machine that works on it.
@@ -62,9 +63,11 @@ class JournalFile:
 
     @property
     def upload(self) -> Upload | None:
-        """The upload that it is about."""
+        """The upload that it is about; None where it does not name one, or one that was only about to begin."""
         entry = self.entry
-        return None if entry is None else Upload(entry.key, entry.upload, entry.part_size, in_order=entry.in_order)
+        if entry is None or not entry.upload:
+            return None
+        return Upload(entry.key, entry.upload, entry.part_size, in_order=entry.in_order)
 
     @property
     def is_alive(self) -> bool:
@@ -98,7 +101,10 @@ class UploadJournal:
             self._store.put(self._key(name), msgspec.json.encode(entry))
 
     def recall(self, name: str) -> Upload | None:
-        """Find an upload that an earlier run began; None when there is none, or the entry makes no sense."""
+        """Find an upload that an earlier run began; None when there is none, or the entry makes no sense.
+
+        Its id is empty when that run was about to begin it.
+        """
         try:
             size = self._store.stat(self._key(name)).size
             entry = self._read(self._key(name), size)
@@ -109,6 +115,16 @@ class UploadJournal:
     def forget(self, name: str) -> None:
         """Remove an entry; a missing one is fine, and so is one that the bucket keeps."""
         self._remove(self._key(name))
+
+    def close(self, name: str) -> None:
+        """Throw away what is left of an upload whose object is complete, and forget it.
+
+        For a run that was killed after it had made the object visible.
+        """
+        upload = self.recall(name)
+        if upload is not None and upload.id:
+            self._store.abort_upload(upload)
+        self.forget(name)
 
     def uploads(self) -> set[tuple[str, str]]:
         """Return key and id of every upload that is remembered."""

@@ -1,12 +1,15 @@
 """One object that arrives in parts, begun when its first part comes and taken up again after a kill."""
 
+import contextlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from isal import isal_zlib
 
+from backupagent import failpoints
 from backupagent.clock import Clock
-from backupagent.errors import BackupAgentError, ObjectNotFound
+from backupagent.errors import AccessDenied, BackupAgentError, ObjectNotFound
 from backupagent.stores.base import ObjectInfo, ObjectStore, PartTag, Upload
 from backupagent.transfer.journal import UploadJournal
 
@@ -37,16 +40,27 @@ class PartTarget:
         parted: The object.
         journal: Where the upload is remembered.
         clock: For the journal.
+        trouble: Counts the requests that had to be made again: one of them may have begun an upload whose name got
+            lost with the answer.
 
     Attributes:
         reread: Bytes of parts that the target held from an earlier run.
     """
 
-    def __init__(self, store: ObjectStore, parted: PartedObject, journal: UploadJournal, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        parted: PartedObject,
+        journal: UploadJournal,
+        clock: Clock,
+        *,
+        trouble: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._store = store
         self._parted = parted
         self._journal = journal
         self._clock = clock
+        self._trouble = trouble
         self._lock = threading.Lock()
         self._upload: Upload | None = None
         self._failure: BaseException | None = None
@@ -94,7 +108,10 @@ class PartTarget:
         """
         upload = self._upload or self._recall()
         if upload is not None:
-            self._store.abort_upload(upload)
+            if upload.id:
+                self._store.abort_upload(upload)
+            else:
+                self._abort_unknown()
             self._journal.forget(self._parted.journal_name)
 
     def _begin(self) -> Upload:
@@ -118,6 +135,9 @@ class PartTarget:
         upload = self._recall()
         if upload is None:
             return None
+        if not upload.id:
+            self._abort_unknown()
+            return None
         if upload.part_size != self._parted.part_size:
             self._store.abort_upload(upload)
             return None
@@ -133,9 +153,20 @@ class PartTarget:
         self._journal.remember(self._parted.journal_name, upload, now_s=self._clock.now().timestamp())
 
     def _begin_anew(self) -> Upload:
-        upload = self._store.begin_upload(self._parted.key, part_size=self._parted.part_size)
+        self._remember(Upload(self._parted.key, "", self._parted.part_size))
+        troubles = self._trouble()
         try:
+            upload = self._store.begin_upload(self._parted.key, part_size=self._parted.part_size)
+        except BackupAgentError as error:
+            if not error.retryable:  # else it may have been begun all the same
+                with contextlib.suppress(BackupAgentError):
+                    self._journal.forget(self._parted.journal_name)
+            raise
+        try:
+            failpoints.hit("transfer.begun")
             self._remember(upload)
+            if self._trouble() != troubles:
+                self._abort_unknown()
         except BaseException as error:
             try:
                 self._store.abort_upload(upload)  # nobody would find it again
@@ -143,3 +174,15 @@ class PartTarget:
                 error.add_note(f"an upload of {upload.key} stays open: {second}")
             raise
         return upload
+
+    def _abort_unknown(self) -> None:
+        """Throw away uploads of this object that no entry names: one that was begun, and whose name got lost.
+
+        Where the uploads may not be listed, a lifecycle rule of the bucket has to remove them.
+        """
+        with contextlib.suppress(AccessDenied):
+            uploads = self._store.list_uploads(self._parted.key)
+            remembered = self._journal.uploads()  # afterwards: somebody else may just have begun one
+            for upload in uploads:
+                if upload.key == self._parted.key and (upload.key, upload.id) not in remembered:
+                    self._store.abort_upload(upload)

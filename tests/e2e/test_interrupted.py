@@ -70,17 +70,25 @@ class Copying:
 COPIES = [
     Copying("copy.discover={}*1", {"sigterm": NOTHING, "sigkill": NOTHING}),
     Copying("transfer.part={}*1", {"sigterm": After(held=1), "sigkill": NOTHING}),
+    # The store has begun an upload whose name only the process knows that is killed.
+    Copying("transfer.begun={}*1", {"sigterm": After(held=1), "sigkill": NOTHING}),
     Copying("transfer.part={}*5", {"sigterm": After(held=5), "sigkill": After(held=4)}),
     Copying("transfer.part={}*8", {"sigterm": After(visible=3), "sigkill": After(visible=2)}),
     Copying("transfer.complete={}*1", {"sigterm": After(visible=1), "sigkill": After(held=PARTS)}),
-    # Without its manifest nothing proves that an object is the same.
-    Copying("copy.publish={}*1", {"sigterm": After(visible=1), "sigkill": After(visible=1, again=1)}),
+    # The full's manifest is there before it.
+    Copying("copy.publish={}*1", {"sigterm": After(visible=1), "sigkill": After(visible=1)}),
+    # Without its manifest nothing proves that an object in one part, as a delta, is the same.
+    Copying("copy.publish={}*2", {"sigterm": After(visible=2), "sigkill": After(visible=2, again=1)}, "directory"),
+    # What is written: the journal's entry without the upload's name, and with it, the first part.
     Copying("local.write={}*1", {"sigterm": After(held=1), "sigkill": NOTHING}, "directory"),
     Copying("local.write={}*2", {"sigterm": After(held=1), "sigkill": NOTHING}, "directory"),
-    # What is renamed: the journal's entry, the full, its manifest.
+    Copying("local.write={}*3", {"sigterm": After(held=1), "sigkill": NOTHING}, "directory"),
+    # What is renamed: the journal's entry twice, the full's manifest, the full, its manifest again.
     Copying("local.rename={}*1", {"sigterm": After(held=1), "sigkill": NOTHING}, "directory"),
-    Copying("local.rename={}*2", {"sigterm": After(visible=1), "sigkill": After(held=PARTS)}, "directory"),
-    Copying("local.rename={}*3", {"sigterm": After(visible=1), "sigkill": After(visible=1, again=1)}, "directory"),
+    Copying("local.rename={}*2", {"sigterm": After(held=1), "sigkill": NOTHING}, "directory"),
+    Copying("local.rename={}*3", {"sigterm": After(visible=1), "sigkill": After(held=PARTS)}, "directory"),
+    Copying("local.rename={}*4", {"sigterm": After(visible=1), "sigkill": After(held=PARTS)}, "directory"),
+    Copying("local.rename={}*5", {"sigterm": After(visible=1), "sigkill": After(visible=1)}, "directory"),
 ]
 
 

@@ -246,6 +246,24 @@ def test_publishing_is_told_once_the_object_is_visible() -> None:
     assert seen == objects
 
 
+@pytest.mark.parametrize(("size", "told"), [(3, []), (9, [[]])])
+def test_an_object_in_parts_is_announced_before_it_is_visible(size: int, told: list[list[str]]) -> None:
+    source, target = HookedStore(), HookedStore()
+    objects = fill(source, [size])
+    seen: list[list[str]] = []
+    inspector = Digest()
+
+    def ready() -> None:
+        assert inspector.saw(objects["0"])
+        seen.append(target.names("copy/"))
+
+    copy_objects(
+        source, target, [copy_item(source, "0", inspector, ready=ready)], journal_of(target), transfer(part_size=8)
+    )
+    assert seen == told
+    assert target.names("copy/") == ["copy/0"]
+
+
 @pytest.mark.parametrize("size", [3, 9])
 def test_an_error_while_publishing_stops_the_copy(size: int) -> None:
     source, target = HookedStore(), HookedStore()

@@ -317,9 +317,10 @@ def test_an_upload_that_cannot_begin_is_tried_by_one_worker_only() -> None:
 def test_an_upload_that_cannot_be_remembered_is_thrown_away() -> None:
     source, inner = HookedStore(), HookedStore()
     fill(source, [24])
-    target = FaultyStore(inner, Fault("put", error=unavailable("put")))
+    target = FaultyStore(inner, Fault("put", nth=2, error=unavailable("put")))
     with pytest.raises(StoreUnavailable, match="put"):
         copy(source, target, [copy_item(source, "0")])
+    target.assert_all_hit()
     assert inner.open_uploads() == []
     assert inner.parts == []
 
@@ -328,7 +329,7 @@ def test_an_upload_that_can_be_neither_remembered_nor_thrown_away_is_told() -> N
     source, inner = HookedStore(), HookedStore()
     fill(source, [24])
     target = FaultyStore(
-        inner, Fault("put", error=unavailable("put")), Fault("abort_upload", error=unavailable("abort"))
+        inner, Fault("put", nth=2, error=unavailable("put")), Fault("abort_upload", error=unavailable("abort"))
     )
     with pytest.raises(StoreUnavailable, match="put") as caught:
         copy(source, target, [copy_item(source, "0")])

@@ -37,6 +37,17 @@ def dead_pid() -> int:
     return process.pid
 
 
+def test_closing_throws_away_what_is_left_of_an_upload_and_forgets_it() -> None:
+    store = HookedStore()
+    journal = journal_of(store)
+    journal.remember("open", store.begin_upload("key", part_size=4), now_s=1.0)
+    journal.remember("nameless", Upload("key", "", 4), now_s=1.0)
+    other = store.begin_upload("key", part_size=4)
+    for name in ("open", "nameless", "missing"):
+        journal.close(name)
+    assert (store.names(), list(store.list_uploads(""))) == ([], [other])
+
+
 def put_entry(store: HookedStore, name: str, **changes: object) -> Upload:
     """Begin an upload and write its entry, as another process would have."""
     upload = store.begin_upload(f"key-{name}", part_size=4)

@@ -1,11 +1,15 @@
 """The next run goes on from the parts that the target holds, and from nothing else."""
 
+import random
+from dataclasses import replace
+
 import pytest
 from transfer_fakes import JOURNAL, Digest, HookedStore, content, copy_item, journal_of, transfer, unavailable
 
 from backupagent.clock import FakeClock
-from backupagent.errors import StoreUnavailable
+from backupagent.errors import AccessDenied, StoreUnavailable, TruncatedObject
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, Upload
+from backupagent.stores.retrying import RetryingStore, Trouble
 from backupagent.testing.faulty import Fault, FaultyStore
 from backupagent.transfer.copying import Copied, CopyItem, copy_objects
 from backupagent.transfer.target import ALIVE_EVERY_S, PartedObject, PartTarget
@@ -149,11 +153,82 @@ def test_an_entry_that_makes_no_sense_is_no_obstacle(entry: bytes) -> None:
     assert copy_again(source, target).reread == 0
 
 
-def test_a_kill_between_begin_and_journal_leaves_an_upload_that_a_listing_finds() -> None:
+def about_to_begin(target: HookedStore) -> None:
+    """Leave what a run leaves that was killed before it could remember the name of its upload."""
+    journal_of(target).remember("name-0", Upload(KEY, "", 4), now_s=0)
+
+
+def test_a_kill_between_begin_and_journal_leaves_nothing_behind_after_the_next_run() -> None:
     source, target = stores()
+    about_to_begin(target)
     target.begin_upload(KEY, part_size=4)
-    copy_again(source, target)
-    assert target.open_uploads() == [KEY]
+    assert copy_again(source, target).reread == 0
+    assert target.open_uploads() == []
+
+
+def test_uploads_of_others_are_left_alone_when_the_name_of_ours_got_lost() -> None:
+    source, target = stores()
+    about_to_begin(target)
+    remembered = target.begin_upload(KEY, part_size=4)
+    journal_of(target).remember("others", remembered, now_s=0)
+    longer = target.begin_upload(f"{KEY}0", part_size=4)
+    target.begin_upload(KEY, part_size=4)
+    copy_objects(source, target, [copy_item(source, "0")], journal_of(target), transfer())
+    assert list(target.list_uploads("")) == [remembered, longer]
+
+
+def test_where_uploads_may_not_be_listed_the_copy_goes_on() -> None:
+    source, inner = stores()
+    about_to_begin(inner)
+    inner.begin_upload(KEY, part_size=4)
+    target = FaultyStore(inner, Fault("list_uploads", error=AccessDenied("planned", op="list uploads")))
+    copy_objects(source, target, [copy_item(source, "0")], journal_of(inner), transfer())
+    assert inner.get(KEY) == DATA
+    assert inner.open_uploads() == [KEY]
+    target.assert_all_hit()
+
+
+def test_a_bad_object_whose_upload_has_no_name_yet_leaves_nothing() -> None:
+    source, target = stores()
+    about_to_begin(target)
+    target.begin_upload(KEY, part_size=4)
+    bad = FaultyStore(source, Fault("read_into", error=TruncatedObject("planned", key="0")))
+    outcome = copy_objects(bad, target, [copy_item(source, "0")], journal_of(target), transfer(workers=1))
+    assert len(outcome.failed) == 1
+    assert (target.open_uploads(), target.names()) == ([], [])
+
+
+def test_an_upload_that_may_not_be_begun_leaves_no_entry() -> None:
+    source, inner = stores()
+    target = FaultyStore(inner, Fault("begin_upload", error=AccessDenied("planned", op="begin upload")))
+    with pytest.raises(AccessDenied):
+        copy_objects(source, target, [copy_item(source, "0")], journal_of(target), transfer())
+    assert (inner.names(), inner.open_uploads()) == ([], [])
+
+
+def test_an_upload_that_may_have_begun_is_thrown_away_by_the_next_run() -> None:
+    source, inner = stores()
+    target = FaultyStore(inner, Fault("begin_upload", lost_answer=unavailable("begin")))
+    with pytest.raises(StoreUnavailable):
+        copy_objects(source, target, [copy_item(source, "0")], journal_of(target), transfer())
+    assert inner.open_uploads() == [KEY]
+    copy_again(source, inner)
+    assert inner.open_uploads() == []
+
+
+def test_a_begin_that_was_made_twice_leaves_one_upload() -> None:
+    """The first answer got lost; only the number of repetitions tells."""
+    source, inner = stores()
+    lost = Fault("begin_upload", lost_answer=unavailable("begin"))
+    trouble = Trouble()
+    target = RetryingStore(FaultyStore(inner, lost), clock=FakeClock(), rng=random.Random(1), trouble=trouble)
+    begun = []
+    inner.on_part = lambda _number: begun.append(inner.open_uploads())
+    how = replace(transfer(), trouble=trouble.count)
+    copy_objects(source, target, [copy_item(source, "0")], journal_of(inner), how)
+    assert lost.hits == 1
+    assert begun == [[KEY]] * 6
+    assert (inner.names(), inner.open_uploads()) == ([KEY], [])
 
 
 def test_an_object_that_is_small_now_needs_no_upload() -> None:
@@ -192,7 +267,14 @@ def test_the_upload_is_remembered_before_its_first_part_and_forgotten_after_it_i
     store = Store(target)
     copy_objects(source, store, [copy_item(source, "0")], journal_of(store), transfer())
     entry = f"{JOURNAL}name-0.json"
-    assert calls == [("begin", KEY), ("put", entry), *[("part", KEY)] * 6, ("complete", KEY), ("delete", entry)]
+    assert calls == [
+        ("put", entry),
+        ("begin", KEY),
+        ("put", entry),
+        *[("part", KEY)] * 6,
+        ("complete", KEY),
+        ("delete", entry),
+    ]
 
 
 @pytest.mark.parametrize("nth", range(1, 7))

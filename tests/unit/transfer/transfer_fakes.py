@@ -235,6 +235,7 @@ def copy_item(
     key: str,
     inspector: Digest | None = None,
     metadata: Callable[[], Mapping[str, str]] = lambda: NO_METADATA,
+    ready: Callable[[], None] = lambda: None,
 ) -> CopyItem:
     info = source.stat(key)
     return CopyItem(
@@ -245,6 +246,7 @@ def copy_item(
         inspector=inspector or Digest(),
         metadata=metadata,
         journal_name=f"name-{key}",
+        ready=ready,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from backupagent import failpoints
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 LIMIT_S = 100
 
 DOCUMENTED = {
