@@ -97,6 +97,8 @@ def copy(report: CopyReport | FollowReport) -> Document:
         rows.insert(2, ("rate", Cell(rate)))
     if report.server_side_bytes:
         rows.append(("server side", Cell(f"{format_size(report.server_side_bytes)} copied by the store itself")))
+    if report.server_side_refused:
+        rows.append(("not server side", Cell(report.server_side_refused, Tone.WARN)))
     if report.bytes_reread:
         rows.append(("read again", Cell(f"{format_size(report.bytes_reread)} of parts that were uploaded before")))
     if report.trailers_unchecked:

@@ -24,9 +24,11 @@ from backupagent.settings import CopySettings, VerifyMode
 from backupagent.snapstore import Listing, SnapStore
 from backupagent.snapstore.proof import proves_copy, renewed_manifest
 from backupagent.stores.base import NO_METADATA
+from backupagent.transfer.by_store import Planner
 from backupagent.transfer.context import Transfer
-from backupagent.transfer.copying import Copied, CopyItem, copy_objects
+from backupagent.transfer.copying import copy_objects
 from backupagent.transfer.crew import map_ordered
+from backupagent.transfer.items import Copied, CopyItem
 from backupagent.transfer.reading import ReadItem, next_object, read_objects
 
 QUESTIONS = 32
@@ -59,6 +61,7 @@ class Copier:
         self._arrived: Arrived = nobody
         self._lock = threading.Lock()
         self.tally = Tally()
+        self._by_store = Planner(source.store, target.store, wanted=settings.server_side_copy)
 
     def run(self) -> CopyReport:
         """Copy.
@@ -166,7 +169,7 @@ class Copier:
         def plan(stored: StoredSnapshot) -> Passage | IntegrityError | None:
             passage = Passage(stored, without_final(stored.name), trailer=check)
             old = there.find(passage.target_name)
-            if old is None and self._tells_itself(stored, listing):
+            if old is None and self._tells_itself(stored, listing) and not self._by_store.takes(stored.size):
                 return passage
             try:
                 known = self._source.manifest(stored, listing)
@@ -176,6 +179,7 @@ class Copier:
                 passage.begin(known)
             except IntegrityError as error:
                 return error
+            passage.by_store = self._by_store.plan(stored.key, stored.size, stored.etag)
             return passage
 
         workers = self._transfer.settings.workers or QUESTIONS
@@ -252,6 +256,8 @@ class Copier:
                 self._transfer,
                 published=self._publish,
             )
+        self._by_store.refused(outcome.refusal)
+        self.tally.refusal = self._by_store.refusal
         self.tally.failed += [(self._passages[item.target_key].stored, error) for item, error in outcome.failed]
         if self._settings.verify is VerifyMode.READ_BACK:
             with progress.phase("verify", sum(copied.info.size for copied in outcome.copied)):
@@ -279,6 +285,7 @@ class Copier:
             journal_name=_journal_name(self._source.display, stored),
             arrived=arrived,
             ready=lambda: self._foretell(passage),
+            by_store=passage.by_store if self._by_store.refusal is None else None,
         )
 
     def _foretell(self, passage: Passage) -> None:
@@ -296,6 +303,8 @@ class Copier:
         """
         failpoints.hit("copy.publish")
         passage = self._passages[copied.item.target_key]
+        if copied.by_store is not None:
+            passage.copied_by_store(agreed=copied.by_store.agreed)
         if not copied.metadata:
             self._target.save_manifest(passage.manifest())
         with self._lock:
@@ -322,12 +331,9 @@ class Copier:
     def _compare(self, key: str, data: Iterator[memoryview]) -> ChecksumMismatch | None:
         """Remove an object that is not what was sent."""
         passage = self._passages[key]
-        sha = hashlib.sha256()
-        for piece in data:
-            sha.update(piece)
-        if sha.hexdigest() == passage.stored_sha256:
+        message = self._fault(passage, data)
+        if not message:
             return None
-        message = f"read back with sha256 {sha.hexdigest()}, sent with {passage.stored_sha256}"
         hint = "the target changed the object, which was removed again; check the target and copy once more"
         try:
             self._target.store.delete(key)
@@ -337,6 +343,20 @@ class Copier:
         except ObjectLocked as error:  # what is wrong with the object comes first
             hint = f"the target changed the object, and it stays there: {error.message}; copy to another prefix"
         return ChecksumMismatch(message, key=key, hint=hint)
+
+    def _fault(self, passage: Passage, data: Iterator[memoryview]) -> str:
+        """Say what is wrong with what was read back; empty when it is right."""
+        if passage.unseen:
+            fault = passage.read_back(data)
+            if fault is not None:
+                return f"copied by the store and read back: {fault}"
+            self._target.save_manifest(passage.manifest())  # with the digest that is known now
+            return ""
+        sha = hashlib.sha256()
+        for piece in data:
+            sha.update(piece)
+        sent = passage.stored_sha256
+        return "" if sha.hexdigest() == sent else f"read back with sha256 {sha.hexdigest()}, sent with {sent}"
 
 
 def _same(stored: StoredSnapshot, manifest: Manifest | None, old: StoredSnapshot, known: Manifest | None) -> bool:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any
 
 from backupagent.errors import BackupAgentError, PartialFailure
 from backupagent.model.chain import Chain, build_chains
@@ -12,7 +13,7 @@ from backupagent.progress import Milestone
 from backupagent.snapstore import Listing
 from backupagent.stores.base import ObjectInfo
 from backupagent.transfer.context import Transfer
-from backupagent.transfer.copying import Copied
+from backupagent.transfer.items import Copied
 from backupagent.units import format_count
 
 Arrived = Callable[[StoredSnapshot], None]
@@ -31,7 +32,9 @@ class Tally:
         skipped: Those that the target was proven to have.
         size: Bytes of what was copied.
         reread: Those of them that were read although the target had them already.
-        server_side: Those of them that the store copied by itself.
+        by_store: Those of them that the store copied by itself, now or in an earlier run.
+        server_side: Those of them that it copied now.
+        refusal: Why the store does not copy by itself; None while it does.
         unchecked: Copied snapshots whose own sha256 was not checked.
         failed: What is bad, with the reason.
     """
@@ -40,7 +43,9 @@ class Tally:
     skipped: int = 0
     size: int = 0
     reread: int = 0
+    by_store: int = 0
     server_side: int = 0
+    refusal: BackupAgentError | None = None
     unchecked: int = 0
     failed: list[tuple[StoredSnapshot, BackupAgentError]] = field(default_factory=list)
 
@@ -49,16 +54,20 @@ class Tally:
         self.copied += 1
         self.size += copied.info.size
         self.reread += copied.reread
+        if copied.by_store is not None:
+            self.by_store += copied.info.size
+            self.server_side += copied.by_store.size
         self.unchecked += not checked
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """Return the fields of ``CopyCounts``."""
         return {
             "copied": self.copied,
             "skipped": self.skipped,
-            "bytes": self.size - self.reread - self.server_side,
+            "bytes": self.size - self.reread - self.by_store,
             "bytes_reread": self.reread,
             "server_side_bytes": self.server_side,
+            "server_side_refused": None if self.refusal is None else str(self.refusal),
             "trailers_unchecked": self.unchecked,
         }
 

@@ -84,7 +84,9 @@ class CopyCounts(Report):
         bytes: Bytes that were moved.
         bytes_reread: Bytes that were read although the target had their parts already.
         server_side_bytes: Bytes that the store copied by itself.
-        trailers_unchecked: Snapshots whose own sha256 was not checked.
+        server_side_refused: Why the store did not copy by itself, or not to the end; None when nothing was refused.
+        trailers_unchecked: Snapshots that were proven by nothing: neither by their own sha256 nor by a manifest's, nor,
+            where the store copied by itself, by its digests of source and copy.
     """
 
     copied: int
@@ -92,6 +94,7 @@ class CopyCounts(Report):
     bytes: int
     bytes_reread: int
     server_side_bytes: int
+    server_side_refused: str | None = None
     trailers_unchecked: int
 
 

@@ -168,6 +168,10 @@ class CopySettings(TransferSettings):
     max_requests: int = option(
         "at most so many requests a second to each of the two stores; 0 is no limit", default=0, minimum=0
     )
+    server_side_copy: bool = option(
+        "where both stores are on one service and the target may read the source, the store copies by itself",
+        default=True,
+    )
     shard: str = option(
         "copy only the i-th of n shares of the snapshots, from 0: for n processes or the indexes of a Job; together"
         " they copy everything, and any of them may be run again",

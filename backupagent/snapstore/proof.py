@@ -121,11 +121,11 @@ def proves_copy(known: Manifest | None, there: StoredSnapshot, of: SourceObject,
         known: Manifest of the copy.
         there: The copy.
         of: The object that it must be a copy of; its etag is empty where its store has none.
-        sha256: Of that object, hex; None when it is not known, and the etag has to do.
+        sha256: Of that object, hex; where it is not known of both, the etag has to do.
     """
     if known is None or there.size != of.size or known.stored_bytes != of.size:
         return False
-    if sha256 is not None:
+    if sha256 is not None and known.stored_sha256 is not None:
         return known.stored_sha256 == sha256
     return bool(of.etag) and known.source == of
 

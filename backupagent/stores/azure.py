@@ -33,12 +33,14 @@ from requests.adapters import HTTPAdapter
 
 from backupagent.clock import SYSTEM_CLOCK, Clock
 from backupagent.errors import ConfigError, ObjectExists, ObjectNotFound, StoreError, TruncatedObject
+from backupagent.stores import azure_copy
 from backupagent.stores.azure_direct import DirectRequests
 from backupagent.stores.azure_errors import SDK_ERRORS, translate
 from backupagent.stores.azure_facts import container_facts
 from backupagent.stores.base import (
     NO_METADATA,
     Buffer,
+    CopySource,
     ObjectInfo,
     PartTag,
     StoreFacts,
@@ -63,7 +65,11 @@ _NO_TAGS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.C
 
 CONTENT_TYPE = "application/octet-stream"
 
-_BLOCK = re.compile(r"(?P<upload>[0-9a-f]{32})\.(?P<number>[0-9]{5})\.(?P<time>[0-9a-f]{16})\.(?P<crc32>[0-9a-f]{8})")
+_BLOCK = re.compile(
+    r"(?P<upload>[0-9a-f]{32})\.(?P<number>[0-9]{5})\.(?P<time>[0-9a-f]{16})\.(?P<crc32>[0-9a-f]{8}|-{8})"
+)
+_UNKNOWN_CRC = "-" * 8
+"""Of a block that the service copied by itself."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ class AzureStore:
         self._container = container
         self._direct = direct
         self._display = settings.display
+        self._copies = azure_copy.copies_of(settings.account_url)
+        self._credential = settings.credential
         self._clock = clock
         self._records = UploadRecords(self, settings.prefix)
         self._may_see_tags = True
@@ -149,7 +157,7 @@ class AzureStore:
     @property
     def features(self) -> StoreFeatures:
         """Optional abilities."""
-        return StoreFeatures(reads_tell_metadata=True, lasting_parts=True)
+        return StoreFeatures(reads_tell_metadata=True, lasting_parts=True, copies=self._copies)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects, 5,000 for each request; nothing comes before all were listed.
@@ -197,7 +205,14 @@ class AzureStore:
         with self._translating("put", key), self._direct.send("PUT", key, headers, body=view) as answer:
             return _described(key, len(view), answer.headers, metadata)
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+    def begin_upload(
+        self,
+        key: str,
+        *,
+        part_size: int,
+        metadata: Mapping[str, str] = NO_METADATA,
+        copied: bool = False,  # noqa: ARG002 - makes no difference
+    ) -> Upload:
         """Begin an object that arrives in parts: writes its record."""
         return self._records.begin(key, part_size=part_size, metadata=metadata)
 
@@ -226,7 +241,8 @@ class AzureStore:
             if match is None or match["upload"] != upload.id or block.size > upload.part_size:
                 continue
             number, stamp = int(match["number"]), int(match["time"], 16)
-            tag = PartTag(number, block.size, block.id, int(match["crc32"], 16))
+            crc32 = None if match["crc32"] == _UNKNOWN_CRC else int(match["crc32"], 16)
+            tag = PartTag(number, block.size, block.id, crc32)
             newest[number] = max(newest.get(number, (-1, tag)), (stamp, tag), key=lambda pair: pair[0])
         with self._stamps:
             self._last_stamp = max([self._last_stamp, *(stamp for stamp, _ in newest.values())])
@@ -262,6 +278,27 @@ class AzureStore:
     def list_uploads(self, prefix: str) -> Sequence[Upload]:
         """List open uploads; one request for each."""
         return self._records.list(prefix) if may_begin_key(prefix) else []
+
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Describe an object for a store that is to copy it."""
+        return azure_copy.source_of(self._container, self._credential, self._stat(key, "copy", etag=etag), self._clock)
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Copy an object whole."""
+        check_key(key)
+        with self._translating("copy", key):
+            return azure_copy.copy_whole(self._container.get_blob_client(key), source)
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        """Copy a range of an object as one block."""
+        check_part(upload, number, size, LIMITS)
+        opened = self._records.find(upload, "copy part")
+        block = f"{upload.id}.{number:05d}.{self._stamp():016x}.{_UNKNOWN_CRC}"
+        with self._translating("copy part", upload.key):
+            blob = self._container.get_blob_client(upload.key)
+            azure_copy.copy_block(blob, block, source, offset=offset, size=size)
+        opened.tags[number] = tag = PartTag(number, size, block)
+        return tag
 
     def delete(self, key: str) -> None:
         """Remove an object."""
@@ -336,9 +373,8 @@ def _metadata_in(headers: Message) -> Mapping[str, str]:
 
 
 def _described(key: str, size: int, headers: Message, metadata: Mapping[str, str]) -> ObjectInfo:
-    return ObjectInfo(
-        key, size, headers.get("etag", "").strip('"'), http_time_s(headers.get("last-modified")), metadata
-    )
+    etag, modified_s = headers.get("etag", "").strip('"'), http_time_s(headers.get("last-modified"))
+    return ObjectInfo(key, size, etag, modified_s, metadata, azure_copy.digests_in(headers))
 
 
 def _info(blob: BlobProperties) -> ObjectInfo:

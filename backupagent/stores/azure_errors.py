@@ -76,6 +76,7 @@ _BY_STATUS: Mapping[int, type[StoreError]] = {
     HTTPStatus.NOT_FOUND: ObjectNotFound,
     HTTPStatus.REQUEST_TIMEOUT: StoreUnavailable,
     HTTPStatus.TOO_MANY_REQUESTS: StoreUnavailable,
+    HTTPStatus.NOT_IMPLEMENTED: StoreError,
 }
 
 _BROKEN = (

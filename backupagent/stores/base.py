@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from backupagent.errors import StoreError
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 NO_METADATA: Mapping[str, str] = {}
@@ -24,6 +26,8 @@ class ObjectInfo:
         etag: The store's mark of this very content, compared only for equality; empty where there is none.
         modified_s: When it was written, seconds since 1970, UTC.
         metadata: What was given at ``put`` or ``begin_upload``; filled by ``stat`` only.
+        digests: What the store tells of the content, by the name of the sum; filled where ``Copies`` says so. Two
+            objects are only compared by names that both have.
     """
 
     key: str
@@ -31,6 +35,7 @@ class ObjectInfo:
     etag: str
     modified_s: float
     metadata: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,9 @@ class Upload:
         part_size: Bytes of every part but the last, which may be shorter.
         in_order: Its parts are taken one after the other only, from the first to the last.
         alive_s: Its last sign of life that the store knows, at least when it was begun, seconds since 1970. Told by
-            ``list_uploads`` only, None where it is not known. These three are not part of its identity.
+            ``list_uploads`` only, None where it is not known. These four are not part of its identity.
         held: Bytes that the store holds of it, where a listing tells.
+        copied: Whether its parts come by ``copy_part``, none by ``upload_part``.
     """
 
     key: str
@@ -53,6 +59,7 @@ class Upload:
     in_order: bool = field(default=False, compare=False)
     alive_s: float | None = field(default=None, compare=False)
     held: int | None = field(default=None, compare=False)
+    copied: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,44 @@ class StoreLimits:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """How a store copies objects of its service by itself, so that their bytes do not pass through us.
+
+    ``copy_source``, ``copy_object`` and ``complete_upload`` then tell the digests of what they describe, as far as
+    the store has any.
+
+    Attributes:
+        service: Names the service; two stores with the same one may copy from each other, if they are allowed to.
+        smallest: Bytes below which reading and writing costs no more than copying.
+        whole: Largest object that ``copy_object`` takes, or is worth one request, bytes.
+        part: Bytes of a part of a larger object; 0 where ranges cannot be copied.
+    """
+
+    service: str
+    smallest: int
+    whole: int
+    part: int
+
+
+@dataclass(frozen=True)
+class CopySource:
+    """An object as another store of the same service is told to copy it.
+
+    Attributes:
+        container: Its bucket.
+        info: The object; its ``etag`` is the content that is to be copied, no other.
+        part_size: Bytes of the parts that it was written in: a copy in the same parts has a digest that can be
+            compared. 0 where there are none, or they are not known.
+        url: Gives a URL at which the service may read it for a short time; None where the names do.
+    """
+
+    container: str
+    info: ObjectInfo
+    part_size: int = 0
+    url: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class StoreFeatures:
     """Optional abilities, as data.
 
@@ -99,6 +144,7 @@ class StoreFeatures:
         lasting_parts: No request removes the parts of an upload that is aborted: the store does it on its own, later.
         leftovers: A writer that is killed leaves something of a ``put``, which ``list_uploads`` gives with
             ``part_size`` 0, so that it can be aborted; never that of a writer that lives.
+        copies: How the store copies by itself; None when it cannot.
     """
 
     metadata: bool = True
@@ -107,6 +153,7 @@ class StoreFeatures:
     reads_tell_metadata: bool = False
     lasting_parts: bool = False
     leftovers: bool = False
+    copies: Copies | None = None
 
 
 @dataclass(frozen=True)
@@ -201,13 +248,16 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+    def begin_upload(
+        self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA, copied: bool = False
+    ) -> Upload:
         """Begin an object that arrives in parts; nothing is visible before ``complete_upload``.
 
         Args:
             key: The object.
             part_size: Bytes of every part but the last one, within ``limits``.
             metadata: As for ``put``.
+            copied: Its parts come by ``copy_part``.
         """
         ...
 
@@ -258,6 +308,51 @@ class ObjectStore(Protocol):
         """List open uploads whose key starts with a string; ``part_size`` is 0 where the store does not tell it."""
         ...
 
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Describe an object for a store that is to copy it.
+
+        Args:
+            key: The object.
+            etag: When given, only this very content is described.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+            ObjectChanged: the object has another etag now.
+            StoreError: the store does not copy by itself.
+        """
+        ...
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Copy an object of the same service whole; it carries none of the source's metadata.
+
+        Nothing is visible before all of it is there. The answer tells digests, which the caller compares.
+
+        Args:
+            source: Of at most ``features.copies.whole`` bytes.
+            key: Is replaced when it exists.
+
+        Raises:
+            ObjectChanged: the source is another content now; or ObjectNotFound, where the store counts versions.
+            StoreError: the service refuses or cannot do it; what is not ``retryable`` is no matter of luck.
+        """
+        ...
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        """Copy a range of an object of the same service as one part; as ``upload_part`` in all else.
+
+        Args:
+            upload: As for ``upload_part``.
+            number: From 1.
+            source: The object.
+            offset: First byte, from 0.
+            size: Bytes: ``upload.part_size``, fewer for the last part.
+
+        Raises:
+            ObjectChanged: as for ``copy_object``.
+            StoreError: as for ``copy_object``.
+        """
+        ...
+
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is fine."""
         ...
@@ -275,3 +370,20 @@ def facts_of(store: ObjectStore) -> StoreFacts:
     """
     tell: Callable[[], StoreFacts] | None = getattr(store, "facts", None)
     return StoreFacts() if tell is None else tell()
+
+
+class CopiesNothing:
+    """The copies of a store that does not copy by itself."""
+
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Refuse."""
+        raise StoreError(f"this store copies nothing by itself (etag {etag!r})", op="copy", key=key)
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Refuse."""
+        raise StoreError(f"this store copies nothing by itself, not {source.info.key}", op="copy", key=key)
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        """Refuse."""
+        what = f"part {number} of {size} bytes from {offset} of {source.info.key}"
+        raise StoreError(f"this store copies nothing by itself, not {what}", op="copy part", key=upload.key)

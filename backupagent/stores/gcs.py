@@ -32,6 +32,9 @@ from backupagent.errors import (
 from backupagent.stores.base import (
     NO_METADATA,
     Buffer,
+    Copies,
+    CopiesNothing,
+    CopySource,
     ObjectInfo,
     PartTag,
     StoreFacts,
@@ -55,6 +58,9 @@ LIMITS = StoreLimits(min_part=1, max_part=5 * 1024 * MiB, max_parts=10_000)
 
 COMPOSE_LIMIT = 32
 """Sources of one compose. Source: https://cloud.google.com/storage/docs/composite-objects"""
+
+SMALLEST_COPY, LARGEST_COPY = 1 * MiB, 5 * 1024 * 1024 * MiB
+"""See ``Copies``; the service copies objects of any size, but no ranges of them."""
 
 DELETERS = 8
 """Threads that remove the parts of one upload."""
@@ -88,7 +94,7 @@ def open_gcs(settings: GcsSettings) -> "GcsStore":
     return GcsStore(service, f"gs://{settings.bucket}{endpoint}", settings.prefix)
 
 
-class GcsStore:
+class GcsStore(CopiesNothing):
     """A bucket of Google Cloud Storage. Thread-safe.
 
     Args:
@@ -116,7 +122,7 @@ class GcsStore:
     @property
     def features(self) -> StoreFeatures:
         """Optional abilities."""
-        return StoreFeatures()
+        return StoreFeatures(copies=Copies(self._service.service, SMALLEST_COPY, LARGEST_COPY, part=0))
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects, a page of at most 1,000 at a time; none whose metadata excludes it."""
@@ -158,7 +164,14 @@ class GcsStore:
         with self._translating("put", key):
             return self._service.insert(key, view, metadata, generation=0 if if_absent else None).info()
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+    def begin_upload(
+        self,
+        key: str,
+        *,
+        part_size: int,
+        metadata: Mapping[str, str] = NO_METADATA,
+        copied: bool = False,  # noqa: ARG002 - makes no difference
+    ) -> Upload:
         """Begin an object that arrives in parts: writes its record; asks once how the bucket is made."""
         with self._translating("begin upload", key):
             if self._sessions.wanted():
@@ -238,6 +251,18 @@ class GcsStore:
         found = self._records.list(prefix) if may_begin_key(prefix) else []
         with self._translating("list uploads", prefix):
             return [upload for upload in found if not upload.in_order or self._sessions.is_of_use(upload)]
+
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Describe an object for a store that is to copy it."""
+        found = self._stat(key, "copy")
+        self._check_generation(key, etag, found.etag)
+        return CopySource(self._service.bucket, found)
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Copy an object whole; more than one request where it goes to another place or storage class."""
+        check_key(key)
+        with self._translating("copy", key):
+            return self._service.rewrite(key, source.container, source.info.key, source.info.etag).info()
 
     def delete(self, key: str) -> None:
         """Remove an object."""

@@ -69,6 +69,7 @@ _BY_STATUS: Mapping[int, type[StoreError]] = {
     HTTPStatus.GONE: ObjectNotFound,
     HTTPStatus.REQUEST_TIMEOUT: StoreUnavailable,
     HTTPStatus.TOO_MANY_REQUESTS: StoreUnavailable,
+    HTTPStatus.NOT_IMPLEMENTED: StoreError,
 }
 
 _HELD = ("retention policy", "active hold", "temporary hold", "event-based hold")

@@ -43,7 +43,8 @@ class Stored:
 
     def info(self, *, metadata: bool = True) -> ObjectInfo:
         """Return the object as every store describes it, with or without its metadata."""
-        return ObjectInfo(self.name, self.size, str(self.generation), self.created_s, self.metadata if metadata else {})
+        shown, digests = self.metadata if metadata else {}, {"crc32c": f"{self.crc32c:08x}"}
+        return ObjectInfo(self.name, self.size, str(self.generation), self.created_s, shown, digests)
 
     def tag(self, number: int) -> PartTag:
         """Describe the object as a part; the etag holds what composing and checking the whole needs."""

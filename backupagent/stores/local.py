@@ -27,7 +27,16 @@ from isal import isal_zlib
 
 from backupagent.errors import AccessDenied, ConfigError, ObjectChanged, ObjectNotFound, StoreError, TruncatedObject
 from backupagent.stores import local_files as files
-from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
+from backupagent.stores.base import (
+    NO_METADATA,
+    Buffer,
+    CopiesNothing,
+    ObjectInfo,
+    PartTag,
+    StoreFeatures,
+    StoreLimits,
+    Upload,
+)
 from backupagent.stores.keys import check_key, check_part, check_part_size, check_parts
 
 _PART = ".part"
@@ -40,7 +49,7 @@ _HEADER_SIZE = 1024
 _RECORD = re.compile(r"(?P<number>[0-9]{1,5}) (?P<size>[0-9]{1,19}) (?P<crc32>[0-9a-f]{8})")
 
 
-class LocalStore:
+class LocalStore(CopiesNothing):
     """A directory as a bucket. Thread-safe, and safe beside other processes that use it this way.
 
     What makes an object visible is one ``rename`` or ``link``, after an ``fsync`` of the content and before one
@@ -130,6 +139,7 @@ class LocalStore:
         *,
         part_size: int,
         metadata: Mapping[str, str] = NO_METADATA,  # noqa: ARG002 - features.metadata is false
+        copied: bool = False,  # noqa: ARG002 - makes no difference
     ) -> Upload:
         """Begin an object that arrives in parts."""
         check_part_size(part_size, self._limits)

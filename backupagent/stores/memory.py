@@ -2,13 +2,24 @@
 
 import itertools
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from backupagent.clock import SYSTEM_CLOCK, Clock
 from backupagent.errors import ObjectChanged, ObjectExists, ObjectNotFound, StoreError, TruncatedObject
-from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, StoreFeatures, StoreLimits, Upload
+from backupagent.stores.base import (
+    NO_METADATA,
+    Buffer,
+    Copies,
+    CopySource,
+    ObjectInfo,
+    PartTag,
+    StoreFeatures,
+    StoreLimits,
+    Upload,
+)
 from backupagent.stores.keys import check_key, check_metadata, check_part, check_part_size, check_parts
 
 
@@ -37,10 +48,16 @@ class MemoryStore:
         name: Shown to users.
         clock: Source of ``modified_s``.
         limits: What uploads must keep to.
+        copies: How it copies from the other stores of this process that have the same service; None if it does not.
     """
 
     def __init__(
-        self, name: str = "unnamed", *, clock: Clock = SYSTEM_CLOCK, limits: StoreLimits | None = None
+        self,
+        name: str = "unnamed",
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        limits: StoreLimits | None = None,
+        copies: Copies | None = None,
     ) -> None:
         self._display = f"memory://{name}"
         self._clock = clock
@@ -49,6 +66,10 @@ class MemoryStore:
         self._serial = itertools.count(1)
         self._objects: dict[str, _Object] = {}
         self._uploads: dict[str, _OpenUpload] = {}
+        self._copies = copies
+        self._container = f"{name}-{next(_containers)}"
+        if copies is not None:
+            _copying[self._container] = self
 
     @property
     def display(self) -> str:
@@ -63,7 +84,7 @@ class MemoryStore:
     @property
     def features(self) -> StoreFeatures:
         """Optional abilities."""
-        return StoreFeatures(remote=False, reads_tell_metadata=True)
+        return StoreFeatures(remote=False, reads_tell_metadata=True, copies=self._copies)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects in byte order of the keys, as they were when the iteration began."""
@@ -79,8 +100,7 @@ class MemoryStore:
     def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read exactly ``len(buffer)`` bytes from ``offset``."""
         found = self._object("read", key)
-        if etag and etag != found.info.etag:
-            raise ObjectChanged("it was replaced", op="read", key=key, store=self._display)
+        self._check_etag("read", found.info, etag)
         if offset + buffer.nbytes > found.info.size:
             raise TruncatedObject(f"it ends at byte {found.info.size}, before {offset + buffer.nbytes}", key=key)
         buffer.cast("B")[:] = memoryview(found.content)[offset : offset + buffer.nbytes]
@@ -96,25 +116,21 @@ class MemoryStore:
         with self._lock:
             return self._publish("put", key, content, metadata, if_absent=if_absent)
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+    def begin_upload(
+        self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA, copied: bool = False
+    ) -> Upload:
         """Begin an object that arrives in parts."""
         check_key(key)
         check_metadata(metadata)
         check_part_size(part_size, self._limits)
         with self._lock:
-            upload = Upload(key, f"{next(self._serial):x}", part_size)
+            upload = Upload(key, f"{next(self._serial):x}", part_size, copied=copied)
             self._uploads[upload.id] = _OpenUpload(upload, dict(metadata), self._clock.now().timestamp())
         return upload
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Write one part."""
-        content = bytes(data)
-        check_part(upload, number, len(content), self._limits)
-        crc32 = zlib.crc32(content)
-        tag = PartTag(number, len(content), f"{crc32:08x}", crc32)
-        with self._lock:
-            self._open("upload part", upload).parts[number] = tag, content
-        return tag
+        return self._keep_part("upload part", upload, number, bytes(data))
 
     def list_parts(self, upload: Upload) -> Sequence[PartTag]:
         """List the parts that the store holds."""
@@ -150,6 +166,26 @@ class MemoryStore:
             found = [opened.listed() for opened in self._uploads.values() if opened.upload.key.startswith(prefix)]
         return sorted(found, key=lambda upload: (upload.key, upload.id))
 
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Describe an object for a store that is to copy it."""
+        if self._copies is None:
+            raise StoreError("this store copies nothing by itself", op="copy", key=key, store=self._display)
+        found = self._object("copy", key)
+        self._check_etag("copy", found.info, etag)
+        return CopySource(self._container, found.info)
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Copy an object whole."""
+        check_key(key)
+        content = self._content_of("copy", key, source)
+        with self._lock:
+            return self._publish("copy", key, content, NO_METADATA, if_absent=False)
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        """Copy a range of an object as one part."""
+        content = self._content_of("copy part", upload.key, source)[offset : offset + size]
+        return self._keep_part("copy part", upload, number, content)
+
     def delete(self, key: str) -> None:
         """Remove an object."""
         check_key(key)
@@ -166,6 +202,27 @@ class MemoryStore:
                 raise ObjectNotFound("there is no such object", op=op, key=key, store=self._display)
             return self._objects[key]
 
+    def _check_etag(self, op: str, found: ObjectInfo, wanted: str) -> None:
+        if wanted and wanted != found.etag:
+            raise ObjectChanged("it was replaced", op=op, key=found.key, store=self._display)
+
+    def _content_of(self, op: str, key: str, source: CopySource) -> bytes:
+        """Take the content of an object in a store of the same service."""
+        other = _copying.get(source.container)
+        if self._copies is None or other is None or other.features.copies != self._copies:
+            raise StoreError("that is not on the same service", op=op, key=key, store=self._display)
+        content = bytearray(source.info.size)
+        MemoryStore.read_into(other, source.info.key, memoryview(content), etag=source.info.etag)
+        return bytes(content)
+
+    def _keep_part(self, op: str, upload: Upload, number: int, content: bytes) -> PartTag:
+        check_part(upload, number, len(content), self._limits)
+        crc32 = zlib.crc32(content)
+        tag = PartTag(number, len(content), f"{crc32:08x}", crc32)
+        with self._lock:
+            self._open(op, upload).parts[number] = tag, content
+        return tag
+
     def _open(self, op: str, upload: Upload) -> _OpenUpload:
         opened = self._uploads.get(upload.id)
         if opened is None or opened.upload.key != upload.key:
@@ -178,10 +235,15 @@ class MemoryStore:
         if if_absent and key in self._objects:
             raise ObjectExists("there is one already", op=op, key=key, store=self._display)
         etag = f"{next(self._serial):x}"
-        info = ObjectInfo(key, len(content), etag, self._clock.now().timestamp(), dict(metadata))
+        digests = {"crc32": f"{zlib.crc32(content):08x}"} if self._copies is not None else {}
+        info = ObjectInfo(key, len(content), etag, self._clock.now().timestamp(), dict(metadata), digests)
         self._objects[key] = _Object(info, content)
         return info
 
+
+_containers = itertools.count(1)
+_copying: weakref.WeakValueDictionary[str, MemoryStore] = weakref.WeakValueDictionary()
+"""The stores that copy, by their container."""
 
 _named: dict[str, MemoryStore] = {}
 _named_lock = threading.Lock()

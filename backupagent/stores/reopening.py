@@ -17,6 +17,7 @@ from backupagent.errors import AccessDenied, BackupAgentError
 from backupagent.stores.base import (
     NO_METADATA,
     Buffer,
+    CopySource,
     ObjectInfo,
     ObjectStore,
     PartTag,
@@ -134,9 +135,11 @@ class ReopeningStore:
         """Write a whole object."""
         return self._call(lambda store: store.put(key, data, if_absent=if_absent, metadata=metadata))
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+    def begin_upload(
+        self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA, copied: bool = False
+    ) -> Upload:
         """Begin an object that arrives in parts."""
-        return self._call(lambda store: store.begin_upload(key, part_size=part_size, metadata=metadata))
+        return self._call(lambda store: store.begin_upload(key, part_size=part_size, metadata=metadata, copied=copied))
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Write one part."""
@@ -157,6 +160,18 @@ class ReopeningStore:
     def list_uploads(self, prefix: str) -> Sequence[Upload]:
         """List open uploads."""
         return self._call(lambda store: store.list_uploads(prefix))
+
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Describe an object for a store that is to copy it."""
+        return self._call(lambda store: store.copy_source(key, etag=etag))
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Copy an object whole."""
+        return self._call(lambda store: store.copy_object(source, key))
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        """Copy a range of an object as one part."""
+        return self._call(lambda store: store.copy_part(upload, number, source, offset=offset, size=size))
 
     def delete(self, key: str) -> None:
         """Remove an object."""

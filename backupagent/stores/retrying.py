@@ -17,6 +17,7 @@ from backupagent.errors import BackupAgentError, ObjectChanged, ObjectExists, Ob
 from backupagent.stores.base import (
     NO_METADATA,
     Buffer,
+    CopySource,
     ObjectInfo,
     ObjectStore,
     PartTag,
@@ -199,9 +200,11 @@ class RetryingStore:
 
         return self._retry(lambda: self._inner.put(key, data, if_absent=if_absent, metadata=metadata), settle)
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+    def begin_upload(
+        self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA, copied: bool = False
+    ) -> Upload:
         """Begin an object that arrives in parts; a lost answer leaves an empty upload behind."""
-        return self._retry(lambda: self._inner.begin_upload(key, part_size=part_size, metadata=metadata))
+        return self._retry(lambda: self._inner.begin_upload(key, part_size=part_size, metadata=metadata, copied=copied))
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Write one part."""
@@ -235,6 +238,18 @@ class RetryingStore:
     def list_uploads(self, prefix: str) -> Sequence[Upload]:
         """List open uploads."""
         return self._retry(lambda: self._inner.list_uploads(prefix))
+
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Describe an object for a store that is to copy it."""
+        return self._retry(lambda: self._inner.copy_source(key, etag=etag))
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Copy an object whole; one that was copied after all is copied once more."""
+        return self._retry(lambda: self._inner.copy_object(source, key))
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        """Copy a range of an object as one part."""
+        return self._retry(lambda: self._inner.copy_part(upload, number, source, offset=offset, size=size))
 
     def delete(self, key: str) -> None:
         """Remove an object."""

@@ -41,6 +41,7 @@ _BY_CODE: Mapping[str, type[StoreError]] = {
     **dict.fromkeys(
         ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"), StoreError
     ),
+    **dict.fromkeys(("MethodNotAllowed", "NotImplemented"), StoreError),
     **dict.fromkeys(("NoSuchBucket", "NoSuchKey", "NoSuchUpload"), ObjectNotFound),
     **dict.fromkeys(
         (
@@ -66,6 +67,7 @@ _BY_STATUS: Mapping[int, type[StoreError]] = {
     HTTPStatus.FORBIDDEN: AccessDenied,
     HTTPStatus.NOT_FOUND: ObjectNotFound,
     HTTPStatus.TOO_MANY_REQUESTS: StoreUnavailable,
+    HTTPStatus.NOT_IMPLEMENTED: StoreError,
 }
 _LOCKED = ("object lock", "worm protected")
 """AWS answers AccessDenied and MinIO InvalidRequest: only the words tell."""

@@ -8,6 +8,7 @@ from backupagent.clock import Clock
 from backupagent.stores.base import (
     NO_METADATA,
     Buffer,
+    CopySource,
     ObjectInfo,
     ObjectStore,
     PartTag,
@@ -66,7 +67,7 @@ class ThrottledStore:
 
     Args:
         inner: The store.
-        bandwidth: Bytes a second of content, read and written together.
+        bandwidth: Bytes a second of content, read and written together; what the store copies by itself is none.
         requests: Requests a second.
     """
 
@@ -115,10 +116,12 @@ class ThrottledStore:
         self._take(memoryview(data).nbytes)
         return self._inner.put(key, data, if_absent=if_absent, metadata=metadata)
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+    def begin_upload(
+        self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA, copied: bool = False
+    ) -> Upload:
         """Begin an object that arrives in parts."""
         self._requests.take(1)
-        return self._inner.begin_upload(key, part_size=part_size, metadata=metadata)
+        return self._inner.begin_upload(key, part_size=part_size, metadata=metadata, copied=copied)
 
     def upload_part(self, upload: Upload, number: int, data: Buffer) -> PartTag:
         """Write one part."""
@@ -144,6 +147,21 @@ class ThrottledStore:
         """List open uploads."""
         self._requests.take(1)
         return self._inner.list_uploads(prefix)
+
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Describe an object for a store that is to copy it."""
+        self._requests.take(1)
+        return self._inner.copy_source(key, etag=etag)
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Copy an object whole."""
+        self._requests.take(1)
+        return self._inner.copy_object(source, key)
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        """Copy a range of an object as one part."""
+        self._requests.take(1)
+        return self._inner.copy_part(upload, number, source, offset=offset, size=size)
 
     def delete(self, key: str) -> None:
         """Remove an object."""

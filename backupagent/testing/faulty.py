@@ -13,6 +13,7 @@ from backupagent.errors import BackupAgentError, TruncatedObject
 from backupagent.stores.base import (
     NO_METADATA,
     Buffer,
+    CopySource,
     ObjectInfo,
     ObjectStore,
     PartTag,
@@ -28,7 +29,7 @@ HANG_LIMIT_S = 60
 
 METHODS = (
     "list_objects", "stat", "read_into", "put", "begin_upload", "upload_part", "list_parts", "complete_upload",
-    "abort_upload", "list_uploads", "delete",
+    "abort_upload", "list_uploads", "copy_source", "copy_object", "copy_part", "delete",
 )  # fmt: skip
 READERS = ("read_into",)
 WRITERS = ("put", "upload_part")
@@ -159,10 +160,12 @@ class FaultyStore:
         _end(fault)
         return info
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
+    def begin_upload(
+        self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA, copied: bool = False
+    ) -> Upload:
         """Begin an object that arrives in parts."""
         fault = self._begin("begin_upload")
-        upload = self._inner.begin_upload(key, part_size=part_size, metadata=metadata)
+        upload = self._inner.begin_upload(key, part_size=part_size, metadata=metadata, copied=copied)
         _end(fault)
         return upload
 
@@ -199,6 +202,27 @@ class FaultyStore:
         uploads = self._inner.list_uploads(prefix)
         _end(fault)
         return uploads
+
+    def copy_source(self, key: str, *, etag: str = "") -> CopySource:
+        """Describe an object for a store that is to copy it."""
+        fault = self._begin("copy_source")
+        source = self._inner.copy_source(key, etag=etag)
+        _end(fault)
+        return source
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        """Copy an object whole."""
+        fault = self._begin("copy_object")
+        info = self._inner.copy_object(source, key)
+        _end(fault)
+        return info
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        """Copy a range of an object as one part."""
+        fault = self._begin("copy_part")
+        tag = self._inner.copy_part(upload, number, source, offset=offset, size=size)
+        _end(fault)
+        return tag
 
     def delete(self, key: str) -> None:
         """Remove an object."""

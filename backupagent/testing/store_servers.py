@@ -27,9 +27,9 @@ from backupagent.testing.server_process import LocalServer, http_get, http_reque
 class AzuriteServer(LocalServer):
     """An Azurite with one account and a key of its own, for blobs only, without any call to the outside.
 
-    What it cannot prove, because it does not implement or does not check it: immutability policies, server-side
-    copies from a URL, token credentials, accounts with a hierarchical namespace. It computes a CRC-64 in JavaScript,
-    0.2 s for 8 MiB.
+    What it cannot prove, because it does not implement or does not check it: immutability policies, the signature
+    and the MD5 of a URL that it copies from, token credentials, accounts with a hierarchical namespace. It computes a
+    CRC-64 in JavaScript, 0.2 s for 8 MiB.
 
     Args:
         data_dir: Where it keeps its blobs, made when absent; by default a temporary one that ``close`` removes.
@@ -127,8 +127,8 @@ class FakeGcsServer(LocalServer):
     """A fake-gcs-server with its objects in memory: they are gone when it ends. It asks nobody for credentials.
 
     What it cannot prove, because it does not check it: credentials, the CRC-32C that a client gives, holds and
-    retention, any precondition of compose and delete. Of a session that is asked for its state it makes an object, and
-    it cancels none.
+    retention, any precondition of compose, rewrite and delete. Of a session that is asked for its state it makes an
+    object, and it cancels none.
 
     Args:
         binary: Path of the binary, or a name for ``require``.

@@ -5,100 +5,31 @@ order. A part's buffer is free again when it was both uploaded and inspected, so
 object's digest, and the other workers only when all memory is full of parts that wait behind it.
 """
 
+import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from backupagent import failpoints
-from backupagent.errors import BackupAgentError, IntegrityError, ObjectChanged, ObjectNotFound
-from backupagent.stores.base import NO_METADATA, ObjectInfo, ObjectStore
+from backupagent.errors import (
+    BackupAgentError,
+    IntegrityError,
+    ObjectChanged,
+    ObjectNotFound,
+)
+from backupagent.stores.base import NO_METADATA, ObjectStore
 from backupagent.transfer.buffers import BufferPool
 from backupagent.transfer.context import LOOK_S, Transfer
 from backupagent.transfer.crew import crew
 from backupagent.transfer.flow import Flow
+from backupagent.transfer.items import Copied, CopyItem, CopyOutcome
 from backupagent.transfer.journal import UploadJournal
+from backupagent.transfer.object_state import ObjectState, Slot
 from backupagent.transfer.plan import Part, fitting_part_size, plan_parts
+from backupagent.transfer.store_copier import StoreCopier
 from backupagent.transfer.target import PartedObject, PartTarget
 
-
-class Inspector(Protocol):
-    """Looks at every byte of an object, in order, before the object becomes visible."""
-
-    def update(self, data: memoryview) -> None:
-        """Look at the next bytes; they are not kept.
-
-        Raises:
-            IntegrityError: the object must not be published.
-        """
-        ...
-
-    def finish(self) -> None:
-        """Say that the object has ended.
-
-        Raises:
-            IntegrityError: the object must not be published.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class CopyItem:
-    """An object to copy.
-
-    Attributes:
-        source_key: Its key in the source.
-        size: Its size as listed, bytes.
-        etag: The source's mark of the content; only this very content is copied.
-        target_key: Its key in the target.
-        inspector: Looks at the bytes on their way.
-        metadata: Gives the metadata of the object in the target. Asked after the inspection of an object that fits
-            into one part; an object in parts gets none, since it must be begun before its content is known.
-        journal_name: Under which an upload in parts is remembered.
-        arrived: Told the source's metadata of an object that fits into one part, before it is inspected.
-        ready: Called when an object in parts was inspected and is about to become visible: what proves that it was
-            copied is written now too, so that a run that is killed right behind does not move it again.
-    """
-
-    source_key: str
-    size: int
-    etag: str
-    target_key: str
-    inspector: Inspector
-    metadata: Callable[[], Mapping[str, str]]
-    journal_name: str
-    arrived: Callable[[Mapping[str, str]], None] = lambda _metadata: None
-    ready: Callable[[], None] = lambda: None
-
-
-@dataclass(frozen=True)
-class Copied:
-    """An object that was copied.
-
-    Attributes:
-        item: As it was asked for.
-        info: The object in the target.
-        metadata: What it carries.
-        reread: Bytes that were read although the target held their part from an earlier run.
-    """
-
-    item: CopyItem
-    info: ObjectInfo
-    metadata: Mapping[str, str]
-    reread: int
-
-
-@dataclass(frozen=True)
-class CopyOutcome:
-    """What became of all items.
-
-    Attributes:
-        copied: In the order of the items.
-        failed: Items whose content is not what it must be, with the reason; the others were copied.
-    """
-
-    copied: tuple[Copied, ...]
-    failed: tuple[tuple[CopyItem, BackupAgentError], ...]
+_log = logging.getLogger(__name__)
 
 
 def copy_objects(
@@ -116,6 +47,8 @@ def copy_objects(
     of it stays in the target. Any other error stops the whole copy; open uploads stay remembered in the
     journal, and the next run goes on from their parts.
 
+    What the target is to copy by itself, and refuses, goes the ordinary way, and so does all that comes after it.
+
     Args:
         source: List and Get are enough.
         target: Where the objects go.
@@ -131,35 +64,24 @@ def copy_objects(
         BackupAgentError: the first error that is not about one object's content.
         Cancelled: the token was set.
     """
-    copy = _Copy(source, target, items, journal, transfer, published)
-    with crew(copy.flow.most, copy.work, stop=copy.stop, fail=copy.fail):
-        copy.wait()
-    return copy.outcome()
-
-
-@dataclass
-class _Slot:
-    """A part's buffer on its way; free when nobody holds it any more."""
-
-    buffer: bytearray
-    view: memoryview
-    holders: int = 1
-
-
-class _ObjectState:
-    """One object while it is copied; ``lock`` guards every field that changes."""
-
-    def __init__(self, item: CopyItem, parts: tuple[Part, ...], upload: PartTarget | None) -> None:
-        self.item = item
-        self.parts = parts
-        self.upload = upload
-        self.lock = threading.Lock()
-        self.inspected = 0
-        self.inspecting = False
-        self.waiting: dict[int, _Slot] = {}
-        self.open_parts = len(parts)
-        self.error: BackupAgentError | None = None
-        self.copied: Copied | None = None
+    copied: dict[str, Copied] = {}
+    failed: list[tuple[CopyItem, BackupAgentError]] = []
+    refusal: BackupAgentError | None = None
+    left = items
+    while True:
+        copy = _Copy(source, target, left, journal, transfer, published)
+        with crew(copy.flow.most, copy.work, stop=copy.stop, fail=copy.fail):
+            copy.wait()
+        outcome = copy.outcome()
+        copied |= {done.item.target_key: done for done in outcome.copied}
+        failed += outcome.failed
+        if outcome.refusal is not None:
+            refusal = outcome.refusal
+            _log.warning("the store does not copy by itself, the bytes go through here: %s", refusal)
+        left = copy.left()
+        if not left:
+            order = (copied[item.target_key] for item in items if item.target_key in copied)
+            return CopyOutcome(tuple(order), tuple(failed), refusal)
 
 
 class _Copy:
@@ -176,6 +98,7 @@ class _Copy:
         self._source = source
         self._target = target
         self._transfer = transfer
+        self._by_store = StoreCopier(target, transfer.progress, self._publish)
         self._states = [self._plan(item, journal) for item in items]
         self._tasks = [(state, part) for state in self._states for part in state.parts]
         self.part_count = len(self._tasks)
@@ -189,20 +112,19 @@ class _Copy:
         self._ended_parts = 0
         self._fatal: BaseException | None = None
 
-    def _plan(self, item: CopyItem, journal: UploadJournal) -> _ObjectState:
-        wanted = self._transfer.settings.part_size
-        part_size = fitting_part_size(item.size, part_size=wanted, limits=self._target.limits)
-        parts = plan_parts(item.size, part_size)
-        if len(parts) == 1:
-            return _ObjectState(item, parts, None)
-        upload = PartTarget(
-            self._target,
-            PartedObject(item.target_key, part_size, item.journal_name),
-            journal,
-            self._transfer.clock,
-            trouble=self._transfer.trouble,
-        )
-        return _ObjectState(item, parts, upload)
+    def _plan(self, item: CopyItem, journal: UploadJournal) -> ObjectState:
+        if item.by_store is None:
+            wanted = self._transfer.settings.part_size
+            part_size = fitting_part_size(item.size, part_size=wanted, limits=self._target.limits)
+        else:
+            part_size = item.by_store.part_size
+        parts = plan_parts(item.size, part_size or item.size)
+        if len(parts) == 1 and not (item.by_store and part_size):
+            return ObjectState(item, parts, None)
+        parted = PartedObject(item.target_key, part_size, item.journal_name, item.by_store is not None)
+        transfer = self._transfer
+        upload = PartTarget(self._target, parted, journal, transfer.clock, trouble=transfer.trouble)
+        return ObjectState(item, parts, upload)
 
     # ---- driven by copy_objects
 
@@ -234,7 +156,12 @@ class _Copy:
         return CopyOutcome(
             tuple(state.copied for state in self._states if state.copied is not None),
             tuple((state.item, state.error) for state in self._states if state.error is not None),
+            self._by_store.refusal,
         )
+
+    def left(self) -> list[CopyItem]:
+        """Return what is to go the ordinary way in the next round."""
+        return [replace(state.item, by_store=None) for state in self._states if state.left and not state.error]
 
     # ---- worker threads
 
@@ -247,26 +174,39 @@ class _Copy:
             state, part, buffer = claim
             self._transfer.cancel.raise_if_set()
             try:
-                self._move(state, part, buffer)
+                if state.item.by_store is None:
+                    self._move(state, part, buffer)
+                else:
+                    self._by_store.move(state, part, state.item.by_store)
             except IntegrityError as error:
                 self._fail_object(state, error)
             self.flow.leave(part.size)
             self._end_part(state)
 
-    def _claim(self) -> tuple[_ObjectState, Part, bytearray] | None:
-        """Take a part and its buffer, together and in order: so the part that a digest waits for always has one."""
-        with self._order:
-            if self._next == self.part_count:
-                return None
-            state, part = self._tasks[self._next]
-            buffer = self._buffers.acquire(part.size)
-            if buffer is None:
-                return None
-            self._next += 1
-            return state, part, buffer
+    def _claim(self) -> tuple[ObjectState, Part, bytearray] | None:
+        """Take a part and its buffer, together and in order: so the part that a digest waits for always has one.
 
-    def _move(self, state: _ObjectState, part: Part, buffer: bytearray) -> None:
-        slot = _Slot(buffer, memoryview(buffer))
+        A part that the store copies needs none. After a refusal only what has begun the ordinary way goes on.
+        """
+        with self._order:
+            while self._next < self.part_count:
+                state, part = self._tasks[self._next]
+                by_store = state.item.by_store is not None
+                if state.left or (self._by_store.refusal is not None and (by_store or not state.begun)):
+                    self._next += 1
+                    self._by_store.leave(state)
+                    self._end_part(state)
+                    continue
+                buffer = self._buffers.acquire(0 if by_store else part.size)
+                if buffer is None:
+                    return None
+                self._next += 1
+                state.begun = True
+                return state, part, buffer
+        return None
+
+    def _move(self, state: ObjectState, part: Part, buffer: bytearray) -> None:
+        slot = Slot(buffer, memoryview(buffer))
         try:
             self._read(state, part, slot.view)
             if state.error is not None:
@@ -284,7 +224,7 @@ class _Copy:
             self._let_go(slot)
         self._transfer.progress.add(part.size)
 
-    def _read(self, state: _ObjectState, part: Part, view: memoryview) -> None:
+    def _read(self, state: ObjectState, part: Part, view: memoryview) -> None:
         """Fill the buffer. The same errors from the target would not be about this object alone."""
         if state.error is not None or not part.size:
             return
@@ -295,7 +235,7 @@ class _Copy:
         except (IntegrityError, ObjectNotFound, ObjectChanged) as error:
             self._fail_object(state, error)
 
-    def _put_whole(self, state: _ObjectState, view: memoryview) -> None:
+    def _put_whole(self, state: ObjectState, view: memoryview) -> None:
         """A small object is inspected whole before the target sees any of it."""
         state.item.inspector.update(view)
         state.item.inspector.finish()
@@ -304,7 +244,7 @@ class _Copy:
         info = self._target.put(state.item.target_key, view, metadata=metadata)
         self._publish(state, Copied(state.item, info, metadata, reread=0))
 
-    def _inspect_in_order(self, state: _ObjectState, part: Part, slot: _Slot, *, write: bool) -> None:
+    def _inspect_in_order(self, state: ObjectState, part: Part, slot: Slot, *, write: bool) -> None:
         """Queue the part; whoever finds nobody inspecting inspects every part that is due.
 
         Where the target takes parts in order only, the same one writes them too. So nobody waits for a turn: a part
@@ -334,7 +274,7 @@ class _Copy:
             finally:
                 self._let_go(due)
 
-    def _end_part(self, state: _ObjectState) -> None:
+    def _end_part(self, state: ObjectState) -> None:
         """The last part to end settles its object: visible, or thrown away.
 
         Whoever inspects has not yet ended its own part; so when no part is left, all are inspected.
@@ -349,7 +289,18 @@ class _Copy:
             if self._ended():
                 self._done.notify_all()
 
-    def _settle(self, state: _ObjectState, upload: PartTarget) -> None:
+    def _settle(self, state: ObjectState, upload: PartTarget) -> None:
+        if state.item.by_store is not None and self._by_store.settle(state, upload, state.item.by_store):
+            return
+        if state.item.by_store is None and not state.left and self._settle_seen(state, upload):
+            return
+        try:
+            upload.abandon(earlier=state.error is not None)
+        except BackupAgentError as second:
+            if state.error is not None:  # else whoever uploads it the ordinary way meets the same
+                state.error.add_note(f"the upload stays open until the next run: {second}")
+
+    def _settle_seen(self, state: ObjectState, upload: PartTarget) -> bool:
         if state.error is None:
             try:
                 state.item.inspector.finish()
@@ -359,17 +310,13 @@ class _Copy:
             failpoints.hit("transfer.complete")
             state.item.ready()
             self._publish(state, Copied(state.item, upload.complete(), NO_METADATA, upload.reread))
-            return
-        try:
-            upload.abandon()
-        except BackupAgentError as second:
-            state.error.add_note(f"the upload stays open until the next run: {second}")
+        return state.error is None
 
-    def _publish(self, state: _ObjectState, copied: Copied) -> None:
+    def _publish(self, state: ObjectState, copied: Copied) -> None:
         state.copied = copied
         self._published(copied)
 
-    def _fail_object(self, state: _ObjectState, error: BackupAgentError) -> None:
+    def _fail_object(self, state: ObjectState, error: BackupAgentError) -> None:
         """Give an object up; parts that wait for their inspection need none any more."""
         with state.lock:
             # Without its traceback: an error that is kept must not keep the buffers of its frames.
@@ -379,7 +326,7 @@ class _Copy:
         for slot in waiting:
             self._let_go(slot)
 
-    def _let_go(self, slot: _Slot) -> None:
+    def _let_go(self, slot: Slot) -> None:
         with self._done:
             slot.holders -= 1
             free = not slot.holders

@@ -36,6 +36,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
         host: Name of the machine that works on it.
         pid: Process that works on it.
         in_order: Whether its parts are taken in order only.
+        copied: Whether the store copies its parts by itself.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str
     pid: Annotated[int, msgspec.Meta(ge=1, le=MAX_PID)]
     in_order: bool = False
+    copied: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ class UploadJournal:
             upload: The upload.
             now_s: Time of day, seconds since 1970.
         """
-        host, pid = socket.gethostname(), os.getpid()
-        entry = Entry(upload.key, upload.id, upload.part_size, now_s, host, pid, upload.in_order)
+        where = socket.gethostname(), os.getpid()
+        entry = Entry(upload.key, upload.id, upload.part_size, now_s, *where, upload.in_order, upload.copied)
         with suppress(ObjectLocked):
             self._store.put(self._key(name), msgspec.json.encode(entry))
 
@@ -110,7 +112,7 @@ class UploadJournal:
             entry = self._read(self._key(name), size)
         except (ObjectNotFound, IntegrityError):
             return None
-        return Upload(entry.key, entry.upload, entry.part_size, in_order=entry.in_order)
+        return Upload(entry.key, entry.upload, entry.part_size, in_order=entry.in_order, copied=entry.copied)
 
     def forget(self, name: str) -> None:
         """Remove an entry; a missing one is fine, and so is one that the bucket keeps."""

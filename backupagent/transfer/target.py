@@ -10,8 +10,9 @@ from isal import isal_zlib
 from backupagent import failpoints
 from backupagent.clock import Clock
 from backupagent.errors import AccessDenied, BackupAgentError, ObjectNotFound
-from backupagent.stores.base import ObjectInfo, ObjectStore, PartTag, Upload
+from backupagent.stores.base import CopySource, ObjectInfo, ObjectStore, PartTag, Upload
 from backupagent.transfer.journal import UploadJournal
+from backupagent.transfer.plan import Part
 
 ALIVE_EVERY_S = 3600.0
 """How often an upload that goes on is written down again: ``gc`` takes one without a sign of life for dead."""
@@ -25,11 +26,13 @@ class PartedObject:
         key: Its key.
         part_size: Bytes of every part but the last.
         journal_name: Name of its entry in the journal.
+        copied: Whether the store copies the parts by itself.
     """
 
     key: str
     part_size: int
     journal_name: str
+    copied: bool = False
 
 
 class PartTarget:
@@ -95,18 +98,41 @@ class PartTarget:
             if self._clock.monotonic_s() - self._remembered_s >= ALIVE_EVERY_S:
                 self._remember(upload)
 
+    def copy(self, part: Part, source: CopySource) -> int:
+        """Let the store copy a part, unless it holds one of that size from an earlier run.
+
+        Such a part is of the same source object: the journal's entry is named by it. The digest of the whole is
+        compared in the end.
+
+        Returns:
+            Bytes that were copied now.
+        """
+        upload = self._begin()
+        held = self._held.get(part.number)
+        if held is not None and held.size == part.size:
+            tag, copied = held, 0
+        else:
+            tag = self._store.copy_part(upload, part.number, source, offset=part.offset, size=part.size)
+            copied = part.size
+        with self._lock:
+            self._tags[part.number] = tag
+        return copied
+
     def complete(self) -> ObjectInfo:
         """Make the object visible and forget the upload; called when every part was written."""
         info = self._store.complete_upload(self._begin(), [self._tags[number] for number in sorted(self._tags)])
         self._journal.forget(self._parted.journal_name)
         return info
 
-    def abandon(self) -> None:
+    def abandon(self, *, earlier: bool = True) -> None:
         """Throw away what this run or an earlier one uploaded: the object must not come to be.
 
         Called when no part is on its way any more: a store may keep one that lands after its upload was aborted.
+
+        Args:
+            earlier: Also what an earlier run uploaded, and this one did not take up.
         """
-        upload = self._upload or self._recall()
+        upload = self._upload or (self._recall() if earlier else None)
         if upload is not None:
             if upload.id:
                 self._store.abort_upload(upload)
@@ -138,7 +164,7 @@ class PartTarget:
         if not upload.id:
             self._abort_unknown()
             return None
-        if upload.part_size != self._parted.part_size:
+        if (upload.part_size, upload.copied) != (self._parted.part_size, self._parted.copied):
             self._store.abort_upload(upload)
             return None
         try:
@@ -153,10 +179,11 @@ class PartTarget:
         self._journal.remember(self._parted.journal_name, upload, now_s=self._clock.now().timestamp())
 
     def _begin_anew(self) -> Upload:
-        self._remember(Upload(self._parted.key, "", self._parted.part_size))
+        parted = self._parted
+        self._remember(Upload(parted.key, "", parted.part_size, copied=parted.copied))
         troubles = self._trouble()
         try:
-            upload = self._store.begin_upload(self._parted.key, part_size=self._parted.part_size)
+            upload = self._store.begin_upload(parted.key, part_size=parted.part_size, copied=parted.copied)
         except BackupAgentError as error:
             if not error.retryable:  # else it may have been begun all the same
                 with contextlib.suppress(BackupAgentError):

@@ -13,7 +13,7 @@ from google.auth.credentials import AnonymousCredentials
 from backupagent.cancel import Cancel
 from backupagent.clock import FakeClock
 from backupagent.stores.azure import AzureSettings, open_azure
-from backupagent.stores.base import ObjectStore
+from backupagent.stores.base import Copies, ObjectStore
 from backupagent.stores.gcs import GcsSettings, open_gcs
 from backupagent.stores.local import LocalStore
 from backupagent.stores.memory import MemoryStore
@@ -28,10 +28,13 @@ from backupagent.testing.store_servers import AzuriteServer, FakeGcsServer
 
 _serial = itertools.count(1)
 
+COPIES = Copies("contract", smallest=1, whole=1024**2, part=64 * 1024)
+"""How the stores in memory copy."""
+
 
 @contextlib.contextmanager
 def _memory(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
-    yield MemoryStore()
+    yield MemoryStore(copies=COPIES)
 
 
 @contextlib.contextmanager
@@ -43,24 +46,24 @@ def _local(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 
 @contextlib.contextmanager
 def _faulty(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
-    yield FaultyStore(MemoryStore())
+    yield FaultyStore(MemoryStore(copies=COPIES))
 
 
 @contextlib.contextmanager
 def _retrying(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
-    yield RetryingStore(MemoryStore(), clock=FakeClock(), rng=random.Random(1))
+    yield RetryingStore(MemoryStore(copies=COPIES), clock=FakeClock(), rng=random.Random(1))
 
 
 @contextlib.contextmanager
 def _throttled(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
     clock, cancel = FakeClock(), Cancel()
     pace = Pace(10**9, clock, cancel)
-    yield ThrottledStore(MemoryStore(), bandwidth=pace, requests=pace)
+    yield ThrottledStore(MemoryStore(copies=COPIES), bandwidth=pace, requests=pace)
 
 
 @contextlib.contextmanager
 def _reopening(_request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
-    yield ReopeningStore(MemoryStore, credentials=None, clock=FakeClock())
+    yield ReopeningStore(lambda: MemoryStore(copies=COPIES), credentials=None, clock=FakeClock())
 
 
 @contextlib.contextmanager
@@ -145,6 +148,10 @@ UNPROVEN = {
         "fake-gcs-sessions",
         "test_of_many_uploads_one_wins",
     ): "no session can be told so at its end",
+    **{
+        (name, "test_a_source_that_was_replaced_is_not_copied"): "fake-gcs-server ignores the preconditions of rewrite"
+        for name in ("fake-gcs", "fake-gcs-sessions")
+    },
 }
 """What an emulator cannot prove, by store and test. That we ask for it is tested in ``tests/unit/stores``."""
 

@@ -1,14 +1,17 @@
 """What only a server of Azure's protocol can say about the Azure store.
 
 Azurite cannot prove: immutability policies and their errors, tokens, archive tiers, the week after which blocks go,
-accounts with a hierarchical namespace, names whose elements end with a dot.
+accounts with a hierarchical namespace, names whose elements end with a dot; of a URL that it copies from it looks at
+neither signature nor MD5.
 """
 
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from azure.core.credentials import AzureNamedKeyCredential
@@ -21,6 +24,7 @@ from backupagent.errors import AccessDenied, ObjectNotFound, StoreError, StoreUn
 from backupagent.stores import open_store, parse_location
 from backupagent.stores.azure import AzureStore, open_azure
 from backupagent.stores.base import Upload
+from backupagent.testing.server_process import http_get
 from backupagent.testing.store_servers import AzuriteServer
 
 pytestmark = pytest.mark.servers
@@ -178,6 +182,19 @@ def test_a_server_that_goes_and_comes_back(server_binary: Callable[[str], Path])
             assert store.list_parts(upload) == [tag]
             store.complete_upload(upload, [tag])
             assert read(store, "b", 4) == b"data"
+
+
+def test_the_url_for_a_copy_opens_this_blob_and_no_other(azure: AzureStore, azurite: AzuriteServer) -> None:
+    for key in ("v2/ä b+", "other"):
+        azure.put(key, b"content")
+    sign = azure.copy_source("v2/ä b+").url
+    assert sign is not None
+    signed = urlsplit(sign())
+    opened = http_get(azurite.host, azurite.port("blob"), f"{signed.path}?{signed.query}")
+    assert opened == (HTTPStatus.OK, b"content")
+    other = urlsplit(azure._container.get_blob_client("other").url).path
+    for target in (signed.path, f"{other}?{signed.query}"):
+        assert http_get(azurite.host, azurite.port("blob"), target)[0] >= HTTPStatus.BAD_REQUEST
 
 
 def test_an_id_of_another_upload_is_refused(azure: AzureStore) -> None:

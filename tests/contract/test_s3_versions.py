@@ -173,6 +173,30 @@ class TestWriting:
         assert keys(locked) == ["v2/a"]
 
 
+def test_the_store_copies_the_version_that_counts(s3: S3Store) -> None:
+    s3.put("v2/a", b"first")
+    upload = s3.begin_upload("v2/b", part_size=5 * MiB)
+    data = bytes(5 * MiB) + b"tail"
+    tags = [s3.upload_part(upload, 1, data[: 5 * MiB]), s3.upload_part(upload, 2, b"tail")]
+    s3.complete_upload(upload, tags)
+    for key in ("v2/a", "v2/b"):
+        attack(s3, key)
+    listed = {info.key: info.etag for info in s3.list_objects("v2/")}
+    sources = {key: s3.copy_source(key, etag=etag) for key, etag in listed.items()}
+    assert {key: source.info.etag for key, source in sources.items()} == listed
+    s3.put("p/v2/a", b"older")
+    copied = s3.copy_object(sources["v2/a"], "p/v2/a")
+    assert read(s3, "p/v2/a", 5, etag=copied.etag) == read(s3, "p/v2/a", 5) == b"first"
+    upload = s3.begin_upload("p/v2/b", part_size=5 * MiB, copied=True)
+    tags = [
+        s3.copy_part(upload, 1, sources["v2/b"], offset=0, size=5 * MiB),
+        s3.copy_part(upload, 2, sources["v2/b"], offset=5 * MiB, size=4),
+    ]
+    copied = s3.complete_upload(upload, tags)
+    assert copied.digests == sources["v2/b"].info.digests != {}
+    assert read(s3, "p/v2/b", len(data), etag=copied.etag) == data
+
+
 def test_copy_and_restore(locked: S3Store, minio: MinioServer, tmp_path: Path) -> None:
     """Into such a bucket, and after an attack out of it again."""
     for name, value in {

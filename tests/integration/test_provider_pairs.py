@@ -98,6 +98,10 @@ def test_a_large_object_goes_in_parts_and_comes_back(name: str, request: pytest.
     back = backupagent("copy", "--source", uri, "--target", (tmp_path / "back").as_uri(), *options)
     assert there["bytes"] == back["bytes"] == large.stat().st_size
     assert (tmp_path / "back" / "v2" / large.name).read_bytes() == large.read_bytes()
+    beside = uri.replace("/a/b?", "/a/c?")
+    again = backupagent("copy", "--source", uri, "--target", beside, *options)
+    assert (again["bytes"], again["server_side_bytes"], again["server_side_refused"]) == (0, large.stat().st_size, None)
+    assert objects(beside) == {large.name: large.read_bytes()}
     location = parse_location(uri)
     store = open_store(location)
     unfinished = [*store.list_objects("a/b/manifests/parts/"), *store.list_objects("a/b/manifests/uploads/")]

@@ -190,13 +190,15 @@ def test_a_copy_tells_what_was_left_out() -> None:
         COPIED,
         bytes_reread=MiB,
         server_side_bytes=2 * MiB,
+        server_side_refused="copy 'a' in s3://b: AccessDenied",
         trailers_unchecked=2,
         given_up_revisions=(92, 97),
     )
     document = text.copy(report)
     page = plain(document)
-    assert "read again     1.0 MiB of parts that were uploaded before" in page
-    assert "server side    2.0 MiB copied by the store itself" in page
+    assert "read again       1.0 MiB of parts that were uploaded before" in page
+    assert "server side      2.0 MiB copied by the store itself" in page
+    assert "not server side  copy 'a' in s3://b: AccessDenied" in page
     assert "2 snapshots without a check of its own sha256; `backupagent verify` does it" in page
     assert toned(document, Tone.BAD) == ["revisions 92 to 97: no final snapshot appeared"]
 

@@ -21,6 +21,7 @@ def copy(
     max_backup_age: float = 0,
     verify: VerifyMode = VerifyMode.TRAILER,
     shard: str = "",
+    server_side_copy: bool = True,
 ) -> CopyReport:
     settings = CopySettings(
         source="memory://source/p",
@@ -30,6 +31,7 @@ def copy(
         max_backup_age=max_backup_age,
         verify=verify,
         shard=shard,
+        server_side_copy=server_side_copy,
     )
     return Copier(source, target, settings, transfer(part_size=part_size, workers=workers)).run()
 

@@ -13,7 +13,7 @@ from backupagent.model.snapshot import Revision, Snapshot, SnapshotKind
 from backupagent.progress import Progress
 from backupagent.settings import TransferSettings
 from backupagent.snapstore import SnapStore
-from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, ObjectStore
+from backupagent.stores.base import NO_METADATA, Buffer, Copies, ObjectInfo, ObjectStore
 from backupagent.stores.memory import MemoryStore
 from backupagent.transfer.context import Transfer
 
@@ -53,8 +53,8 @@ def transfer(*, workers: int = 2, part_size: int = 64 * 1024, cancel: Cancel | N
 class RecordingStore(MemoryStore):
     """A memory store that remembers what was written, in order."""
 
-    def __init__(self, name: str = "recording") -> None:
-        super().__init__(name)
+    def __init__(self, name: str = "recording", copies: Copies | None = None) -> None:
+        super().__init__(name, copies=copies)
         self.written: list[str] = []
 
     def put(

@@ -9,7 +9,7 @@ import pytest
 
 from backupagent.clock import FakeClock
 from backupagent.errors import AccessDenied, ConfigError, StoreUnavailable
-from backupagent.stores.base import ObjectInfo, PartTag, StoreFacts, facts_of
+from backupagent.stores.base import Copies, ObjectInfo, PartTag, StoreFacts, facts_of
 from backupagent.stores.memory import MemoryStore
 from backupagent.stores.reopening import AGAIN_AFTER_S, LOOK_EVERY_S, ReopeningStore, fingerprint
 
@@ -21,7 +21,7 @@ class Account:
 
     def __init__(self, file: Path | None) -> None:
         self.good = "one"
-        self.objects = MemoryStore("account")
+        self.objects = MemoryStore("account", copies=Copies("here", smallest=1, whole=9, part=9))
         self.file = file
         self.environment = "one"
         self.opened: list[Guarded] = []
@@ -63,8 +63,17 @@ class Guarded(MemoryStore):
     def put(self, key, data, *, if_absent=False, metadata=None):
         return self.check().put(key, data, if_absent=if_absent, metadata=metadata or {})
 
-    def begin_upload(self, key, *, part_size, metadata=None):
-        return self.check().begin_upload(key, part_size=part_size, metadata=metadata or {})
+    def begin_upload(self, key, *, part_size, metadata=None, copied=False):
+        return self.check().begin_upload(key, part_size=part_size, metadata=metadata or {}, copied=copied)
+
+    def copy_source(self, key, *, etag=""):
+        return self.check().copy_source(key, etag=etag)
+
+    def copy_object(self, source, key):
+        return self.check().copy_object(source, key)
+
+    def copy_part(self, upload, number, source, *, offset, size):
+        return self.check().copy_part(upload, number, source, offset=offset, size=size)
 
     def upload_part(self, upload, number, data) -> PartTag:
         return self.check().upload_part(upload, number, data)
@@ -158,6 +167,7 @@ def test_a_switched_link_is_noticed_although_size_and_time_are_the_same(tmp_path
 def test_every_call_is_made_once_more_after_a_denial(account, store) -> None:
     buffer = memoryview(bytearray(7))
     upload = store.begin_upload("u", part_size=1)
+    source = store.copy_source("k1")
     calls = [
         lambda: list(store.list_objects("")),
         lambda: store.stat("k1"),
@@ -167,6 +177,9 @@ def test_every_call_is_made_once_more_after_a_denial(account, store) -> None:
         lambda: store.upload_part(upload, 1, b"x"),
         lambda: store.list_parts(upload),
         lambda: store.list_uploads(""),
+        lambda: store.copy_source("k1"),
+        lambda: store.copy_object(source, "copy"),
+        lambda: store.copy_part(upload, 1, source, offset=0, size=1),
         lambda: store.complete_upload(upload, store.list_parts(upload)),
         lambda: store.abort_upload(upload),
         lambda: store.delete("new"),

@@ -15,6 +15,7 @@ from backupagent.errors import (
     StoreUnavailable,
     TruncatedObject,
 )
+from backupagent.stores.base import Copies
 from backupagent.stores.memory import MemoryStore
 from backupagent.stores.retrying import CLOCK_SKEW_S, RetryingStore, RetryPolicy
 from backupagent.testing.faulty import METHODS, Fault, FaultyStore
@@ -34,7 +35,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def memory(clock: FakeClock) -> MemoryStore:
-    return MemoryStore(clock=clock)
+    return MemoryStore(clock=clock, copies=Copies("here", smallest=1, whole=4, part=4))
 
 
 @pytest.fixture
@@ -62,6 +63,9 @@ def call(store: RetryingStore, method: str) -> object:
         "complete_upload": lambda: store.complete_upload(upload, [tag]),
         "abort_upload": lambda: store.abort_upload(upload),
         "list_uploads": lambda: store.list_uploads(""),
+        "copy_source": lambda: store.copy_source("a"),
+        "copy_object": lambda: store.copy_object(store.copy_source("a"), "b"),
+        "copy_part": lambda: store.copy_part(upload, 1, store.copy_source("a"), offset=0, size=2),
         "delete": lambda: store.delete("a"),
     }
     return calls[method]()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from backupagent.cancel import Cancel
 from backupagent.clock import SYSTEM_CLOCK, FakeClock
 from backupagent.errors import Cancelled
+from backupagent.stores.base import Copies
 from backupagent.stores.memory import MemoryStore
 from backupagent.stores.throttled import BURST_S, PAGE, Pace, ThrottledStore
 
@@ -78,7 +79,8 @@ def test_content_and_requests_are_counted() -> None:
 
     clock = FakeClock()
     content, requests = (Counter(1, clock, Cancel()) for _ in range(2))
-    store = ThrottledStore(MemoryStore(), bandwidth=content, requests=requests)
+    copies = Copies("here", smallest=1, whole=4, part=4)
+    store = ThrottledStore(MemoryStore(copies=copies), bandwidth=content, requests=requests)
     store.put("a", b"12345")
     buffer = bytearray(3)
     store.read_into("a", memoryview(buffer), offset=1)
@@ -88,6 +90,12 @@ def test_content_and_requests_are_counted() -> None:
     store.complete_upload(upload, [tag])
     assert content.total == 5 + 3 + 4
     assert requests.total == 6
+    upload = store.begin_upload("c", part_size=4, copied=True)
+    source = store.copy_source("a")
+    store.copy_part(upload, 1, source, offset=0, size=4)
+    store.copy_object(source, "d")
+    assert content.total == 5 + 3 + 4
+    assert requests.total == 10
     assert bytes(buffer) == b"234"
 
 

@@ -28,7 +28,8 @@ from backupagent.errors import Cancelled, ConfigError, StoreUnavailable
 from backupagent.stores.base import StoreLimits
 from backupagent.testing.faulty import FaultyStore
 from backupagent.transfer.buffers import BufferPool
-from backupagent.transfer.copying import Copied, CopyItem, copy_objects
+from backupagent.transfer.copying import copy_objects
+from backupagent.transfer.items import Copied, CopyItem
 
 
 def assert_copied(target: HookedStore, objects: Mapping[str, bytes], items: list[CopyItem]) -> None:

@@ -11,7 +11,8 @@ from backupagent.errors import AccessDenied, StoreUnavailable, TruncatedObject
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, Upload
 from backupagent.stores.retrying import RetryingStore, Trouble
 from backupagent.testing.faulty import Fault, FaultyStore
-from backupagent.transfer.copying import Copied, CopyItem, copy_objects
+from backupagent.transfer.copying import copy_objects
+from backupagent.transfer.items import Copied, CopyItem
 from backupagent.transfer.target import ALIVE_EVERY_S, PartedObject, PartTarget
 
 DATA = content(23)
@@ -244,9 +245,9 @@ def test_the_upload_is_remembered_before_its_first_part_and_forgotten_after_it_i
     calls: list[tuple[str, str]] = []
 
     class Store(FaultyStore):
-        def begin_upload(self, key: str, *, part_size: int, metadata=NO_METADATA) -> Upload:
+        def begin_upload(self, key: str, *, part_size: int, metadata=NO_METADATA, copied=False) -> Upload:
             calls.append(("begin", key))
-            return super().begin_upload(key, part_size=part_size, metadata=metadata)
+            return super().begin_upload(key, part_size=part_size, metadata=metadata, copied=copied)
 
         def put(self, key, data, *, if_absent=False, metadata=NO_METADATA):
             calls.append(("put", key))

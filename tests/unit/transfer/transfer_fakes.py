@@ -12,11 +12,20 @@ from backupagent.cancel import Cancel
 from backupagent.errors import ChecksumMismatch, StoreUnavailable
 from backupagent.progress import Progress
 from backupagent.settings import TransferSettings
-from backupagent.stores.base import NO_METADATA, Buffer, PartTag, StoreLimits, Upload
+from backupagent.stores.base import (
+    NO_METADATA,
+    Buffer,
+    Copies,
+    CopySource,
+    ObjectInfo,
+    PartTag,
+    StoreLimits,
+    Upload,
+)
 from backupagent.stores.memory import MemoryStore
 from backupagent.transfer.buffers import BufferPool
 from backupagent.transfer.context import Transfer
-from backupagent.transfer.copying import CopyItem
+from backupagent.transfer.items import ByStore, CopyItem
 from backupagent.transfer.journal import UploadJournal
 
 POOLS: list[BufferPool] = []
@@ -124,18 +133,34 @@ class HookedStore(MemoryStore):
         after_part: Called with the part's number when the store has it.
         buffers: Every buffer that was ever filled or uploaded from, once.
         parts: Numbers of the uploaded parts, in the order in which they began.
+        copied: Numbers of the parts that the store was told to copy, 0 for a whole object.
+        reads: How many reads there were.
     """
 
-    def __init__(self, *, limits: StoreLimits | None = None) -> None:
-        super().__init__("hooked", limits=limits)
+    def __init__(self, *, limits: StoreLimits | None = None, copies: Copies | None = None) -> None:
+        super().__init__("hooked", limits=limits, copies=copies)
         self.on_read: Callable[[str, int], None] = lambda _key, _offset: None
         self.on_part: Callable[[int], None] = lambda _number: None
         self.after_part: Callable[[int], None] = lambda _number: None
         self.buffers: dict[int, bytearray] = {}
         self.parts: list[int] = []
+        self.copied: list[int] = []
+        self.reads = 0
+
+    def copy_object(self, source: CopySource, key: str) -> ObjectInfo:
+        self.copied.append(0)
+        return super().copy_object(source, key)
+
+    def copy_part(self, upload: Upload, number: int, source: CopySource, *, offset: int, size: int) -> PartTag:
+        self.copied.append(number)
+        self.on_part(number)
+        tag = super().copy_part(upload, number, source, offset=offset, size=size)
+        self.after_part(number)
+        return tag
 
     def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         self._remember(buffer)
+        self.reads += 1
         self.on_read(key, offset)
         return super().read_into(key, buffer, offset=offset, etag=etag)
 
@@ -179,8 +204,10 @@ class OrderedStore(HookedStore):
         self.taken: list[int] = []
         self._busy = threading.Lock()
 
-    def begin_upload(self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA) -> Upload:
-        return replace(super().begin_upload(key, part_size=part_size, metadata=metadata), in_order=True)
+    def begin_upload(
+        self, key: str, *, part_size: int, metadata: Mapping[str, str] = NO_METADATA, copied: bool = False
+    ) -> Upload:
+        return replace(super().begin_upload(key, part_size=part_size, metadata=metadata, copied=copied), in_order=True)
 
     def list_parts(self, upload: Upload) -> list[PartTag]:
         return [replace(tag, crc32=None) for tag in super().list_parts(upload)]
@@ -205,14 +232,22 @@ class Digest:
     Args:
         bad_at: Refuse the update in which that many bytes are reached.
         bad_end: Refuse at the end.
+        bad_unseen: Refuse to let the object pass unseen.
     """
 
-    def __init__(self, *, bad_at: int | None = None, bad_end: bool = False) -> None:
+    def __init__(self, *, bad_at: int | None = None, bad_end: bool = False, bad_unseen: bool = False) -> None:
         self.sha256 = hashlib.sha256()
         self.size = 0
         self.finished = 0
         self._bad_at = bad_at
         self._bad_end = bad_end
+        self._bad_unseen = bad_unseen
+        self.unseen = 0
+
+    def pass_unseen(self) -> None:
+        self.unseen += 1
+        if self._bad_unseen:
+            raise ChecksumMismatch("planned unseen", key="inspected")
 
     def update(self, data: memoryview) -> None:
         assert not self.finished, "bytes after the end"
@@ -236,6 +271,7 @@ def copy_item(
     inspector: Digest | None = None,
     metadata: Callable[[], Mapping[str, str]] = lambda: NO_METADATA,
     ready: Callable[[], None] = lambda: None,
+    by_store: ByStore | None = None,
 ) -> CopyItem:
     info = source.stat(key)
     return CopyItem(
@@ -247,6 +283,7 @@ def copy_item(
         metadata=metadata,
         journal_name=f"name-{key}",
         ready=ready,
+        by_store=by_store,
     )
 
 
