@@ -45,7 +45,7 @@ from backupagent.snapstore import Layout, SnapStore
 from backupagent.stores import Location, credentials_path, open_store, parse_location, service_of
 from backupagent.stores.base import ObjectStore
 from backupagent.stores.reopening import ReopeningStore
-from backupagent.stores.retrying import RetryingStore, Trouble
+from backupagent.stores.retrying import Pulse, RetryingStore
 from backupagent.stores.throttled import Pace, ThrottledStore
 from backupagent.transfer.context import Transfer
 from backupagent.units import MiB
@@ -67,12 +67,12 @@ class Throttle:
     Attributes:
         bandwidth: Bytes of content a second at most; 0 is no limit.
         requests: Requests a second at most; 0 is no limit.
-        trouble: Is told of every request that is made again.
+        pulse: Is told of requests that are made again, and of the round trip.
     """
 
     bandwidth: int = 0
     requests: int = 0
-    trouble: Trouble | None = None
+    pulse: Pulse | None = None
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def open_snapstore(
         clock=SYSTEM_CLOCK,
         rng=random.Random(),  # noqa: S311 - jitter
         cancel=cancel,
-        trouble=None if throttle is None else throttle.trouble,
+        pulse=None if throttle is None else throttle.pulse,
     )
     try:
         yield SnapStore(store, location.prefix)
@@ -207,13 +207,17 @@ def run_follow(settings: CopySettings, progress: Progress, cancel: Cancel) -> Fo
 def _opened_copier(settings: CopySettings, progress: Progress, cancel: Cancel) -> "Iterator[tuple[Copier, Transfer]]":
     from backupagent.operations.copier import Copier  # noqa: PLC0415 - only the operation that runs is loaded
 
-    trouble = Trouble()
-    throttle = Throttle(settings.max_bandwidth, settings.max_requests, trouble)
+    pulses = Pulse(), Pulse()
+    gently = [Throttle(settings.max_bandwidth, settings.max_requests, pulse) for pulse in pulses]
     with (
-        open_snapstore(settings.source, cancel, throttle=throttle, variable_prefix=SOURCE_VARIABLES) as source,
-        open_snapstore(settings.target, cancel, create=True, throttle=throttle) as target,
+        open_snapstore(settings.source, cancel, throttle=gently[0], variable_prefix=SOURCE_VARIABLES) as source,
+        open_snapstore(settings.target, cancel, create=True, throttle=gently[1]) as target,
     ):
-        transfer = replace(_transfer(settings, progress, cancel), trouble=trouble.count)
+        transfer = replace(
+            _transfer(settings, progress, cancel),
+            trouble=lambda: sum(pulse.troubles for pulse in pulses),
+            round_trip_s=lambda: sum(pulse.round_trip_s or 0.0 for pulse in pulses),
+        )
         yield Copier(source, target, settings, transfer), transfer
 
 

@@ -55,34 +55,41 @@ class RetryPolicy:
     budget_s: float = 120.0
 
 
-class Trouble:
-    """How often requests had to be made again; shared by the stores of one operation. Thread-safe."""
+class Pulse:
+    """What the requests to a store tell of it beside their answers. Thread-safe.
+
+    Attributes:
+        troubles: How often a request had to be made again.
+        round_trip_s: The shortest time that an answer without content took; None before there was one.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._count = 0
+        self.troubles = 0
+        self.round_trip_s: float | None = None
 
-    def count(self) -> int:
-        """Return how often."""
-        return self._count
-
-    def happened(self) -> None:
-        """Count one."""
+    def failed(self) -> None:
+        """Count a request that has to be made again."""
         with self._lock:
-            self._count += 1
+            self.troubles += 1
+
+    def answered(self, seconds: float) -> None:
+        """Take in how long an answer without content took."""
+        with self._lock:
+            self.round_trip_s = seconds if self.round_trip_s is None else min(seconds, self.round_trip_s)
 
 
 class _Attempts:
     """Counts the failures of one call and waits between its attempts."""
 
     def __init__(
-        self, clock: Clock, rng: random.Random, policy: RetryPolicy, cancel: Cancel | None, trouble: Trouble
+        self, clock: Clock, rng: random.Random, policy: RetryPolicy, cancel: Cancel | None, pulse: Pulse
     ) -> None:
         self._clock = clock
         self._rng = rng
         self._policy = policy
         self._cancel = cancel
-        self._trouble = trouble
+        self._pulse = pulse
         self._began_s = clock.monotonic_s()
         self.failed = 0
 
@@ -101,7 +108,7 @@ class _Attempts:
             wait_s = max(wait_s, error.retry_after_s)
         if self._clock.monotonic_s() - self._began_s + wait_s > self._policy.budget_s:
             raise error
-        self._trouble.happened()
+        self._pulse.failed()
         _log.warning("attempt %d of %d failed, next in %.1f s: %s", self.failed, self._policy.attempts, wait_s, error)
         if self._cancel is None:
             self._clock.sleep(wait_s)
@@ -124,7 +131,7 @@ class RetryingStore:
         rng: Source of the jitter.
         policy: How often and how long.
         cancel: Ends a wait, and with it the call.
-        trouble: Is told of every repetition.
+        pulse: Is told of every repetition, and of the round trip.
     """
 
     def __init__(
@@ -135,14 +142,14 @@ class RetryingStore:
         rng: random.Random,
         policy: RetryPolicy | None = None,
         cancel: Cancel | None = None,
-        trouble: Trouble | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._inner = inner
         self._clock = clock
         self._rng = rng
         self._policy = policy or RetryPolicy()
         self._cancel = cancel
-        self._trouble = trouble or Trouble()
+        self._pulse = pulse or Pulse()
 
     @property
     def display(self) -> str:
@@ -167,8 +174,12 @@ class RetryingStore:
         """
         last, came_further = "", True
         while True:
+            asked_s: float | None = self._clock.monotonic_s()
             try:
                 for info in self._inner.list_objects(prefix):
+                    if asked_s is not None:
+                        self._pulse.answered(self._clock.monotonic_s() - asked_s)
+                        asked_s = None
                     if info.key > last:  # code points of Unicode are in the same order as their bytes in UTF-8
                         last, came_further = info.key, True
                         yield info
@@ -177,11 +188,13 @@ class RetryingStore:
                     attempts, came_further = self._attempts(), False
                 attempts.after(error)
             else:
+                if asked_s is not None:  # an empty list is an answer, too
+                    self._pulse.answered(self._clock.monotonic_s() - asked_s)
                 return
 
     def stat(self, key: str) -> ObjectInfo:
         """Describe one object."""
-        return self._retry(lambda: self._inner.stat(key))
+        return self._retry(lambda: self._asked(lambda: self._inner.stat(key)))
 
     def read_into(self, key: str, buffer: memoryview, *, offset: int = 0, etag: str = "") -> Mapping[str, str]:
         """Read exactly ``len(buffer)`` bytes from ``offset``."""
@@ -282,8 +295,15 @@ class RetryingStore:
             except BackupAgentError as error:
                 attempts.after(error)
 
+    def _asked(self, call: Callable[[], T]) -> T:
+        """Make a call whose answer has no content, and measure the round trip."""
+        asked_s = self._clock.monotonic_s()
+        answer = call()
+        self._pulse.answered(self._clock.monotonic_s() - asked_s)
+        return answer
+
     def _attempts(self) -> _Attempts:
-        return _Attempts(self._clock, self._rng, self._policy, self._cancel, self._trouble)
+        return _Attempts(self._clock, self._rng, self._policy, self._cancel, self._pulse)
 
     def _is_open(self, upload: Upload) -> bool:
         try:

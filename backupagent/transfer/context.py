@@ -22,6 +22,7 @@ class Transfer:
         progress: Counts bytes.
         clock: Source of time.
         trouble: Counts the requests that had to be made again, in all.
+        round_trip_s: Tells how long the shortest answers of source and target take together; None: nobody knows.
     """
 
     settings: TransferSettings = field(default_factory=TransferSettings)
@@ -29,3 +30,4 @@ class Transfer:
     progress: Progress = field(default_factory=Progress)
     clock: Clock = SYSTEM_CLOCK
     trouble: Callable[[], int] = lambda: 0
+    round_trip_s: Callable[[], float | None] = lambda: None

@@ -103,8 +103,14 @@ class _Copy:
         self._tasks = [(state, part) for state in self._states for part in state.parts]
         self.part_count = len(self._tasks)
         size = sum(part.size for _state, part in self._tasks)
-        workers, trouble = transfer.settings.workers, transfer.trouble
-        self.flow = Flow(self.part_count, size, transfer.clock, fixed=workers, trouble=trouble)
+        self.flow = Flow(
+            self.part_count,
+            size,
+            transfer.clock,
+            fixed=transfer.settings.workers,
+            trouble=transfer.trouble,
+            round_trip_s=transfer.round_trip_s(),
+        )
         self._buffers = BufferPool(transfer.settings.buffers_size)
         self._order = threading.Lock()
         self._next = 0

@@ -15,6 +15,12 @@ FIRST_LARGE, FIRST_SMALL = 8, 32
 """With how many a transfer begins: of parts of ``SMALL`` bytes and more, and of smaller ones, whose time is mostly the
 round trip."""
 
+FAR_S = 0.015
+"""A longer round trip, that of source and target together, is one that many requests at once make good."""
+
+FIRST_LARGE_FAR, FIRST_SMALL_FAR = 16, 64
+"""With how many a transfer begins over a long round trip: finding out takes some of those (ADR 0011)."""
+
 MOST = 64
 """More threads only cost here: 128 were 5 % faster than 64 with 2,000 objects of 20 KiB over 30 ms (reference
 measurement, 2026-11)."""
@@ -46,23 +52,35 @@ class Flow:
         clock: Measures.
         fixed: That many, always; 0 adapts.
         trouble: Counts retried requests, in all; a growing count means that the store is pressed too hard.
+        round_trip_s: Of source and target together, where it is known.
     """
 
     def __init__(
-        self, parts: int, size: int, clock: Clock, *, fixed: int = 0, trouble: Callable[[], int] = lambda: 0
+        self,
+        parts: int,
+        size: int,
+        clock: Clock,
+        *,
+        fixed: int = 0,
+        trouble: Callable[[], int] = lambda: 0,
+        round_trip_s: float | None = None,
     ) -> None:
         self._clock = clock
         self._fixed = bool(fixed)
         self._trouble = trouble
         small = size < SMALL * parts
         self.most = max(1, min(fixed or MOST, parts))
-        self._limit = min(self.most, fixed or (FIRST_SMALL if small else FIRST_LARGE))
+        far = round_trip_s is not None and round_trip_s > FAR_S
+        many, few = (FIRST_SMALL_FAR, FIRST_LARGE_FAR) if far else (FIRST_SMALL, FIRST_LARGE)
+        self._limit = min(self.most, fixed or (many if small else few))
         self._before = self._limit
         self._moving = 0
         self._closed = False
         self._changed = threading.Condition()
         self._rate = 0.0
-        self._steady_rounds = -1  # -1: take a step without a comparison, as after the first round; 0: compare
+        # -1: take a step without a comparison; 0: compare; else so many rounds without one. Between near stores the
+        # first step would cost more than it tells.
+        self._steady_rounds = 1 if round_trip_s is not None and not far else -1
         self._troubles = trouble()
         self._begin_round()
 

@@ -17,7 +17,7 @@ from backupagent.errors import (
 )
 from backupagent.stores.base import Copies
 from backupagent.stores.memory import MemoryStore
-from backupagent.stores.retrying import CLOCK_SKEW_S, RetryingStore, RetryPolicy
+from backupagent.stores.retrying import CLOCK_SKEW_S, Pulse, RetryingStore, RetryPolicy
 from backupagent.testing.faulty import METHODS, Fault, FaultyStore
 
 SEED = 7
@@ -331,3 +331,55 @@ class TestLostAnswers:
 def test_passes_on_what_the_store_says(store, memory) -> None:
     assert (store.display, store.limits, store.features) == (memory.display, memory.limits, memory.features)
     store.close()
+
+
+class TestPulse:
+    class Slow(MemoryStore):
+        """Takes half a second less for every answer that it gives."""
+
+        def __init__(self, clock: FakeClock) -> None:
+            super().__init__(clock=clock)
+            self.clock, self.next_s = clock, 2.0
+
+        def pause(self) -> None:
+            self.clock.sleep(self.next_s)
+            self.next_s -= 0.5
+
+        def stat(self, key: str):
+            self.pause()
+            return super().stat(key)
+
+        def list_objects(self, prefix: str):
+            self.pause()
+            yield from super().list_objects(prefix)
+
+    def test_the_shortest_answer_without_content_is_the_round_trip(self, clock: FakeClock) -> None:
+        pulse, slow = Pulse(), self.Slow(clock)
+        store = RetryingStore(slow, clock=clock, rng=random.Random(SEED), pulse=pulse)
+        assert pulse.round_trip_s is None
+        store.put("a", b"abc")
+        assert pulse.round_trip_s is None
+        for expected in (2.0, 1.5):
+            store.stat("a")
+            assert pulse.round_trip_s == expected
+        assert [info.key for info in store.list_objects("")] == ["a"]
+        assert pulse.round_trip_s == 1.0
+        assert list(store.list_objects("nothing")) == []
+        assert pulse.round_trip_s == 0.5
+        slow.next_s = 9.0
+        store.stat("a")
+        assert pulse.round_trip_s == 0.5
+
+    def test_the_time_that_a_listing_is_looked_at_does_not_count(self, clock: FakeClock) -> None:
+        pulse, slow = Pulse(), self.Slow(clock)
+        for key in ("a", "b"):
+            slow.put(key, b"x")
+        for _info in RetryingStore(slow, clock=clock, rng=random.Random(SEED), pulse=pulse).list_objects(""):
+            clock.sleep(10)
+        assert pulse.round_trip_s == 2.0
+
+    def test_requests_that_are_made_again_are_counted(self, store, faulty, clock: FakeClock) -> None:
+        pulse = Pulse()
+        faulty.plan(Fault("delete", times=2, error=unavailable()))
+        RetryingStore(faulty, clock=clock, rng=random.Random(SEED), pulse=pulse).delete("a")
+        assert pulse.troubles == 2

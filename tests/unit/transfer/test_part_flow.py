@@ -3,7 +3,18 @@
 import threading
 
 from backupagent.clock import FakeClock
-from backupagent.transfer.flow import AGAIN_AFTER, FEWEST, FIRST_LARGE, FIRST_SMALL, MOST, SMALL, Flow
+from backupagent.transfer.flow import (
+    AGAIN_AFTER,
+    FAR_S,
+    FEWEST,
+    FIRST_LARGE,
+    FIRST_LARGE_FAR,
+    FIRST_SMALL,
+    FIRST_SMALL_FAR,
+    MOST,
+    SMALL,
+    Flow,
+)
 
 LARGE = 8 * SMALL
 
@@ -38,6 +49,20 @@ def test_it_begins_with_few_large_parts_and_many_small_ones() -> None:
     assert flow_of()[0].limit == FIRST_LARGE
     assert flow_of(size=20_000)[0].limit == FIRST_SMALL
     assert flow_of(parts=3)[0].limit == 3
+
+
+def test_a_long_round_trip_lets_it_begin_with_more() -> None:
+    assert flow_of(round_trip_s=2 * FAR_S)[0].limit == FIRST_LARGE_FAR
+    assert flow_of(size=20_000, round_trip_s=2 * FAR_S)[0].limit == FIRST_SMALL_FAR
+    assert flow_of(round_trip_s=FAR_S)[0].limit == FIRST_LARGE
+    assert flow_of(round_trip_s=2 * FAR_S, fixed=5)[0].limit == 5
+
+
+def test_between_near_stores_no_step_is_taken_before_there_is_time_for_it() -> None:
+    flow, clock = flow_of(round_trip_s=0.001)
+    link = Link(flow, clock, lambda moving: moving / 0.5)
+    assert set(link.move(AGAIN_AFTER - 1)) == {FIRST_LARGE}
+    assert link.move(12)[-1] == MOST
 
 
 def test_on_a_long_link_it_grows_until_all_move() -> None:

@@ -9,7 +9,7 @@ from transfer_fakes import JOURNAL, Digest, HookedStore, content, copy_item, jou
 from backupagent.clock import FakeClock
 from backupagent.errors import AccessDenied, StoreUnavailable, TruncatedObject
 from backupagent.stores.base import NO_METADATA, Buffer, ObjectInfo, PartTag, Upload
-from backupagent.stores.retrying import RetryingStore, Trouble
+from backupagent.stores.retrying import Pulse, RetryingStore
 from backupagent.testing.faulty import Fault, FaultyStore
 from backupagent.transfer.copying import copy_objects
 from backupagent.transfer.items import Copied, CopyItem
@@ -221,11 +221,11 @@ def test_a_begin_that_was_made_twice_leaves_one_upload() -> None:
     """The first answer got lost; only the number of repetitions tells."""
     source, inner = stores()
     lost = Fault("begin_upload", lost_answer=unavailable("begin"))
-    trouble = Trouble()
-    target = RetryingStore(FaultyStore(inner, lost), clock=FakeClock(), rng=random.Random(1), trouble=trouble)
+    pulse = Pulse()
+    target = RetryingStore(FaultyStore(inner, lost), clock=FakeClock(), rng=random.Random(1), pulse=pulse)
     begun = []
     inner.on_part = lambda _number: begun.append(inner.open_uploads())
-    how = replace(transfer(), trouble=trouble.count)
+    how = replace(transfer(), trouble=lambda: pulse.troubles)
     copy_objects(source, target, [copy_item(source, "0")], journal_of(inner), how)
     assert lost.hits == 1
     assert begun == [[KEY]] * 6
