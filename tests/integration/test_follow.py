@@ -224,10 +224,12 @@ def test_sigterm_ends_a_process_that_is_in_step_as_a_success(tmp_path: Path) -> 
 
 def test_sigterm_in_the_middle_says_what_is_missing_and_a_copy_goes_on(tmp_path: Path) -> None:
     following = Following(tmp_path, "--max-bandwidth", "1MiB", "--part-size", "1MiB", "--newest-chain-only")
-    following.writer.full(3 * MiB)
-    following.writer.delta(20 * MiB)
+    following.writer.full()
     process = following.start()
     following.wait_for(1)
+    following.writer.delta(20 * MiB)
+    # It is looked for only when the full is there and counted.
+    patience().until(lambda: following.target.store.list_uploads(""), "the delta is on its way")
     os.kill(process.pid, signal.SIGTERM)
     code, report, err = ended(process)
     assert (code, report["ended"]) == (130, "stopped"), err
