@@ -235,11 +235,9 @@ def test_sigterm_in_the_middle_says_what_is_missing_and_a_copy_goes_on(tmp_path:
     assert (code, report["ended"]) == (130, "stopped"), err
     assert report["behind"]["snapshots"] == 1
     assert report["behind"]["bytes"] == 20 * MiB + 32
-    assert report["newest_chain"] == {
-        "full": next(iter(following.writer.written)),
-        "last_revision": 1,
-        "restorable_after_s": None,
-    }
+    newest = report["newest_chain"]
+    assert (newest["full"], newest["last_revision"]) == (next(iter(following.writer.written)), 1)
+    assert newest["restorable_after_s"] > 0, "as far as the full goes"
     assert len(following.target.list().snapshots) == 1
     finished = subprocess.run(
         [sys.executable, "-m", "backupagent", "copy", *following.words, "--part-size", "1MiB", "--output", "json"],
