@@ -20,6 +20,7 @@ from backupagent.operations.findings import (
     failed,
     ok,
     read_back,
+    server_side,
     untested,
     warning,
 )
@@ -70,6 +71,8 @@ class _Findings:
 
     checks: list[Check] = field(default_factory=list)
     chains: tuple[Chain, ...] = ()
+    kept: str = ""
+    """Why nothing that is written to the target can be removed again; empty when it can."""
     read: Measured | None = None
     written: Measured | None = None
 
@@ -241,8 +244,10 @@ class Doctor:
         if self._cannot_be_reached("target", TARGET_CHECKS):
             return
         facts = self._facts(target.store, "target")
-        deletable = not target.store.features.remote or (facts.retention == "" and not facts.versioning)
-        self._probe(target, facts, deletable=deletable)
+        if target.store.features.remote and (facts.retention != "" or facts.versioning):
+            older = "older versions are kept" if facts.versioning else "retention is not known"
+            self._found.kept = facts.retention or older
+        self._probe(target, facts)
         self._check("multipart", "target", lambda: self._multipart(target, facts))
         self._check("unfinished uploads", "target", lambda: self._unfinished(target))
 
@@ -277,11 +282,12 @@ class Doctor:
             return Finding(CheckStatus.FAILED, words, hint, StoreError.__name__)
         return warning(words, hint) if abs(skew_s) >= SKEW_S else ok(f"less than {SKEW_S:.0f} s apart")
 
-    def _probe(self, target: SnapStore, facts: StoreFacts, *, deletable: bool) -> None:
+    def _probe(self, target: SnapStore, facts: StoreFacts) -> None:
         """Write an object, look at it from all sides, and remove it unless something keeps it."""
         store, content = target.store, secrets.token_bytes(64)
         # Where it cannot be removed the next run writes it anew, instead of one more.
-        key = f"{target.layout.manifests}doctor-probe{'-' + secrets.token_hex(8) if deletable else ''}"
+        kept = self._found.kept
+        key = f"{target.layout.manifests}doctor-probe{'' if kept else '-' + secrets.token_hex(8)}"
         if not self._check("put", "target", lambda: ok(f"{store.put(key, content).size} bytes as {key}")):
             for name in ("read", "delete"):
                 self._add(name, "target", untested("the probe could not be written"))
@@ -289,11 +295,10 @@ class Doctor:
             return
         self._check("read", "target", lambda: read_back(store, key, content))
         self._check("clock", "target", lambda: self._clock(store, facts.time_s or store.stat(key).modified_s))
-        if deletable:
-            self._check("delete", "target", lambda: delete(store, key))
+        if kept:
+            self._add("delete", "target", untested(f"{kept}; the probe stays as {key}"))
         else:
-            why = facts.retention or ("older versions are kept" if facts.versioning else "retention is not known")
-            self._add("delete", "target", untested(f"{why}; the probe stays as {key}"))
+            self._check("delete", "target", lambda: delete(store, key))
 
     def _multipart(self, target: SnapStore, facts: StoreFacts) -> Finding:
         """Begin an upload, write a few parts at once, and abort it."""
@@ -343,7 +348,11 @@ class Doctor:
         same = (source.display, source.layout.prefix) == (target.display, target.layout.prefix)
         error = ConfigError(f"source and target are the same: {source.display}", hint="name another bucket or prefix")
         self._add("two places", "both", failed(error) if same else ok("source and target differ"))
-        self._add(SERVER_SIDE, "both", untested("not tried"))
+        if same:
+            self._add(SERVER_SIDE, "both", untested("source and target are the same"))
+            return
+        kept = self._found.kept
+        self._check(SERVER_SIDE, "both", lambda: server_side(source, target, self._found.chains, kept=kept))
 
     def _expected_s(self) -> float | None:
         """Estimate a copy: by bytes at the slower of the two rates, or by round trips where objects are many."""

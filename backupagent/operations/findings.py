@@ -1,12 +1,21 @@
 """What checks of stores find, and the small ones."""
 
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from backupagent.errors import BackupAgentError, ChecksumMismatch, StoreError
+from backupagent.model.chain import Chain
 from backupagent.operations.report_care import CheckStatus
+from backupagent.snapstore import SnapStore
 from backupagent.snapstore.unfinished import Unfinished
 from backupagent.stores.base import ObjectStore
-from backupagent.units import format_duration, format_size
+from backupagent.transfer.by_store import shared_service
+from backupagent.units import MiB, format_duration, format_size
+
+LARGEST_PROBE = 64 * MiB
+"""Bytes of a snapshot that a server-side copy is tried with, at most."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +94,36 @@ def aged(each: Unfinished, now_s: float) -> str:
     """Name something unfinished, with its age."""
     age_s = max(0.0, now_s - (each.alive_s or 0.0))
     return f"{each.key} ({each.kind.value}, {format_duration(age_s)} old)"
+
+
+def server_side(source: SnapStore, target: SnapStore, chains: Sequence[Chain], *, kept: str) -> Finding:
+    """Let the target copy the smallest snapshot of the source by itself, as a probe, and remove it again.
+
+    Args:
+        source: Is listed and read by the target's service, with the target's credentials.
+        target: Where the probe is for a moment.
+        chains: Of the source.
+        kept: Why nothing that is written can be removed again; empty when it can.
+    """
+    if not chains:
+        return untested("nothing is listed that it could be tried with")
+    copies = shared_service(source.store, target.store)
+    if copies is None:
+        return ok("not possible, source and target are not on one service: all bytes go through here")
+    found = sorted((stored for chain in chains for stored in chain.snapshots), key=lambda stored: stored.size)
+    if found[0].size > min(copies.whole, LARGEST_PROBE):
+        return untested("there is no snapshot that is small enough to try it with")
+    if kept:
+        return untested(f"{kept}, and the probe would stay")
+    probe = f"{target.layout.manifests}doctor-probe-copy-{secrets.token_hex(8)}"
+    try:
+        copied = target.store.copy_object(source.store.copy_source(found[0].key, etag=found[0].etag), probe)
+    except StoreError as error:
+        hint = "let the credentials of the target read the source too; a copy works without, and takes longer"
+        return warning(f"refused, all bytes go through here: {error}", hint)
+    finally:
+        with suppress(BackupAgentError):
+            target.store.delete(probe)
+    if copied.size != found[0].size:
+        return failed(ChecksumMismatch(f"{copied.size} of {found[0].size} bytes were copied", key=found[0].key))
+    return ok(f"possible, tried with {found[0].name}: the bytes of a copy do not pass through here")

@@ -12,7 +12,7 @@ from backupagent.operations.report_care import Check, DoctorReport
 from backupagent.progress import Progress
 from backupagent.settings import DoctorSettings, TransferSettings
 from backupagent.snapstore import SnapStore
-from backupagent.stores.base import Buffer, ObjectInfo, PartTag, StoreFacts, StoreFeatures, StoreLimits, Upload
+from backupagent.stores.base import Buffer, Copies, ObjectInfo, PartTag, StoreFacts, StoreFeatures, StoreLimits, Upload
 from backupagent.stores.memory import MemoryStore
 from backupagent.testing.faulty import FaultyStore
 from backupagent.transfer.context import Transfer
@@ -30,7 +30,7 @@ class Remote(MemoryStore):
 
     @property
     def features(self) -> StoreFeatures:
-        return StoreFeatures(reads_tell_metadata=True, lasting_parts=self.lasting)
+        return StoreFeatures(reads_tell_metadata=True, lasting_parts=self.lasting, copies=self._copies)
 
     def facts(self) -> StoreFacts:
         if self.told is None:
@@ -55,10 +55,11 @@ class Remote(MemoryStore):
 
 
 class World:
-    def __init__(self, limits: StoreLimits | None = None) -> None:
+    def __init__(self, limits: StoreLimits | None = None, copies: Copies | None = None) -> None:
         self.clock = FakeClock(NOW)
         self.cancel = WaitingCancel(self.clock)
-        self.near, self.far = Remote("near", self.clock), Remote("far", self.clock, limits=limits)
+        self.near = Remote("near", self.clock, copies=copies)
+        self.far = Remote("far", self.clock, limits=limits, copies=copies)
         self.source_faults, self.target_faults = FaultyStore(self.near), FaultyStore(self.far)
         self.source, self.target = store(self.source_faults), store(self.target_faults)
 

@@ -13,7 +13,7 @@ from backupagent.operations.report_care import CheckStatus
 from backupagent.progress import Progress
 from backupagent.settings import DoctorSettings, TransferSettings
 from backupagent.snapstore import SnapStore
-from backupagent.stores.base import StoreFacts, StoreLimits
+from backupagent.stores.base import Copies, ObjectInfo, StoreFacts, StoreLimits
 from backupagent.stores.memory import MemoryStore
 from backupagent.testing.faulty import METHODS, Fault
 from backupagent.transfer.context import Transfer
@@ -47,7 +47,7 @@ def test_all_well(world: World) -> None:
         ("target", "multipart"): "ok",
         ("target", "unfinished uploads"): "ok",
         ("both", "two places"): "ok",
-        ("both", SERVER_SIDE): "untested",
+        ("both", SERVER_SIDE): "ok",
         ("both", "duration"): "ok",
     }
     assert (
@@ -95,6 +95,55 @@ def test_being_stopped_is_no_finding(world: World, where: str) -> None:
     transfer = Transfer(TransferSettings(), world.cancel, Progress(world.clock), world.clock)
     with pytest.raises(Cancelled):
         Doctor(stopped, None, settings, transfer).run()
+
+
+# ---- copies by the store itself
+
+ONE_SERVICE = Copies("one", smallest=1, whole=MiB, part=0)
+
+
+def test_the_smallest_snapshot_is_copied_by_the_store_and_removed_again() -> None:
+    world = World(copies=ONE_SERVICE)
+    add_chain(world.source, 5, 7)
+    smallest = min(world.source.list().snapshots, key=lambda stored: stored.size).name
+    report = world.examine(world.source, world.target)
+    assert check(report, SERVER_SIDE, "both").detail.startswith(f"possible, tried with {smallest}")
+    assert world.target_faults.calls["copy_object"] == 1
+    assert list(world.far.list_objects("")) == []
+
+
+def test_a_target_that_may_not_read_the_source_is_a_warning() -> None:
+    world = World(copies=ONE_SERVICE)
+    add_full(world.source, 5)
+    world.target_faults.plan(Fault("copy_object", error=DENIED))
+    report = world.examine(world.source, world.target)
+    found = check(report, SERVER_SIDE, "both")
+    assert (report.ok, found.status) == (True, CheckStatus.WARNING)
+    assert "read the source too" in found.hint
+
+
+def test_where_the_probe_would_stay_it_is_not_tried() -> None:
+    world = World(copies=ONE_SERVICE)
+    add_full(world.source, 5)
+    world.far.told = StoreFacts(time_s=float(NOW_S), versioning=True, retention="")
+    found = check(world.examine(world.source, world.target), SERVER_SIDE, "both")
+    assert (found.status, found.detail) == (CheckStatus.UNTESTED, "older versions are kept, and the probe would stay")
+    assert not world.target_faults.calls["copy_object"]
+
+
+def test_a_snapshot_that_is_too_large_for_a_probe_is_not_copied() -> None:
+    world = World(copies=Copies("one", smallest=1, whole=1, part=1))
+    add_full(world.source, 5)
+    assert check(world.examine(world.source, world.target), SERVER_SIDE, "both").status is CheckStatus.UNTESTED
+    assert not world.target_faults.calls["copy_object"]
+
+
+def test_a_copy_of_another_size_is_a_failure() -> None:
+    world = World(copies=ONE_SERVICE)
+    add_full(world.source, 5)
+    world.far.copy_object = lambda _source, key: ObjectInfo(key, 3, "", 0.0)
+    report = world.examine(world.source, world.target)
+    assert (check(report, SERVER_SIDE, "both").reason, report.ok) == ("ChecksumMismatch", False)
 
 
 # ---- what is wrong with a source
