@@ -104,6 +104,9 @@ def server_side(source: SnapStore, target: SnapStore, chains: Sequence[Chain], *
         target: Where the probe is for a moment.
         chains: Of the source.
         kept: Why nothing that is written can be removed again; empty when it can.
+
+    Raises:
+        ChecksumMismatch: the copy has another size.
     """
     if not chains:
         return untested("nothing is listed that it could be tried with")
@@ -125,5 +128,5 @@ def server_side(source: SnapStore, target: SnapStore, chains: Sequence[Chain], *
         with suppress(BackupAgentError):
             target.store.delete(probe)
     if copied.size != found[0].size:
-        return failed(ChecksumMismatch(f"{copied.size} of {found[0].size} bytes were copied", key=found[0].key))
+        raise ChecksumMismatch(f"{copied.size} of {found[0].size} bytes were copied", key=found[0].key)
     return ok(f"possible, tried with {found[0].name}: the bytes of a copy do not pass through here")
