@@ -13,7 +13,7 @@ from typing import Any
 import backupagent
 from backupagent.bench.contender import Contender
 from backupagent.bench.host import describe_host, load_average
-from backupagent.bench.measure import measure, settle
+from backupagent.bench.measure import measure, memory_ready, settle
 from backupagent.bench.report import document, print_circumstances, print_result, print_run, print_targets
 from backupagent.bench.results import ContenderResult, Run, ScenarioResult
 from backupagent.bench.scenarios import QUICK, SCENARIOS, Scenario
@@ -109,8 +109,9 @@ def run_scenario(scenario: Scenario, runs: int, workspace: Path) -> ScenarioResu
 
 def _run_once(contender: Contender, stage: Stage, directory: Path, ready_memory: int) -> Run:
     fields = stage.fresh()
-    settle(ready_memory)
-    measurement = measure(contender.command(fields), contender.variables(fields), directory)
+    settle()
+    with memory_ready(ready_memory):
+        measurement = measure(contender.command(fields), contender.variables(fields), directory)
     if measurement.exit_code != 0:
         told = " / ".join(measurement.stderr.strip().splitlines()[-STDERR_LINES:])
         return Run(measurement, f"exit code {measurement.exit_code}: {told}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from backupagent.bench.baselines import BOTO3_LOOP, COPY_AND_FSYNC
 from backupagent.bench.contender import OUR_COPY, OUR_COPY_UNCHECKED, OUR_RESTORE, Contender
-from backupagent.bench.measure import TOUCHED
+from backupagent.bench.measure import READY
 from backupagent.bench.peers import ETCDBRCTL_COPY, ETCDBRCTL_RESTORE, RCLONE_COPY, S5CMD_COPY
 from backupagent.bench.targets import Metric, Target
 from backupagent.testing.builders import Deltas, Full, RandomFull
@@ -42,7 +42,7 @@ class Scenario:
         link: What lies before the stores; None for nothing.
         older_fulls: So many times the full lies in the store besides, under names of an older history.
         one_server: Source and target are buckets of one store.
-        ready_memory: Bytes of free memory that are made ready before each run; see ``measure.settle``.
+        ready_memory: Bytes of free memory that are kept ready for each run; see ``measure.memory_ready``.
         content: Bytes of uncompressed content that is moved; needed by targets for each GiB.
     """
 
@@ -55,7 +55,7 @@ class Scenario:
     link: Link | None = None
     older_fulls: int = 0
     one_server: bool = False
-    ready_memory: int = TOUCHED
+    ready_memory: int = READY
     content: int = 0
 
     @property

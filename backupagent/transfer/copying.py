@@ -173,21 +173,31 @@ class _Copy:
 
     def work(self) -> None:
         while self.flow.enter():
-            claim = self._claim()
-            if claim is None:
+            if not self._work_on_one():
                 self.flow.close()  # there is nothing left for the others either
                 return
-            state, part, buffer = claim
-            self._transfer.cancel.raise_if_set()
-            try:
-                if state.item.by_store is None:
-                    self._move(state, part, buffer)
-                else:
-                    self._by_store.move(state, part, state.item.by_store)
-            except IntegrityError as error:
-                self._fail_object(state, error)
-            self.flow.leave(part.size)
-            self._end_part(state)
+
+    def _work_on_one(self) -> bool:
+        """Move a part; false when there is none left.
+
+        A frame of its own: one that waited for the next part with this one's buffer in a variable would hold memory
+        that the pool has given to others.
+        """
+        claim = self._claim()
+        if claim is None:
+            return False
+        state, part, buffer = claim
+        self._transfer.cancel.raise_if_set()
+        try:
+            if state.item.by_store is None:
+                self._move(state, part, buffer)
+            else:
+                self._by_store.move(state, part, state.item.by_store)
+        except IntegrityError as error:
+            self._fail_object(state, error)
+        self.flow.leave(part.size)
+        self._end_part(state)
+        return True
 
     def _claim(self) -> tuple[ObjectState, Part, bytearray] | None:
         """Take a part and its buffer, together and in order: so the part that a digest waits for always has one.

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backupagent.bench.measure import KEPT_OUTPUT, Measurement, measure
+from backupagent.bench import measure as measuring
+from backupagent.bench.measure import CHUNK, KEPT_OUTPUT, Measurement, measure, memory_ready
+from backupagent.clock import SYSTEM_CLOCK
 from backupagent.units import MiB
 
 
@@ -117,3 +119,31 @@ def test_a_command_that_takes_too_long_is_killed(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         measure([str(tmp_path / "none")], {}, tmp_path)
+
+
+def test_memory_is_taken_before_a_run_and_given_free_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory:
+        held = 0
+
+        def __init__(self, size: int) -> None:
+            assert size == CHUNK
+            Memory.held += 1
+
+        def close(self) -> None:
+            Memory.held -= 1
+
+    monkeypatch.setattr(measuring, "_touched", Memory)
+    with memory_ready(3 * CHUNK + 1):
+        assert Memory.held > 0
+        deadline = SYSTEM_CLOCK.monotonic_s() + 60
+        while Memory.held and SYSTEM_CLOCK.monotonic_s() < deadline:
+            SYSTEM_CLOCK.sleep(0.01)
+        assert not Memory.held, "all of it is free although the run goes on"
+    with memory_ready(50 * CHUNK):
+        assert Memory.held > 3
+    assert not Memory.held, "what a short run did not need is given free too"
+
+
+def test_touched_memory_is_really_there() -> None:
+    with measuring._touched(CHUNK) as memory:
+        assert (len(memory), memory[0], memory[CHUNK - os.sysconf("SC_PAGE_SIZE")]) == (CHUNK, 1, 1)
