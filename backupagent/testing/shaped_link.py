@@ -17,7 +17,6 @@ import secrets
 import socket
 import sys
 import threading
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,7 +30,7 @@ PIECE = 256 * 1024
 """Bytes that are moved at once."""
 
 STACK = 256 * 1024
-"""Bytes of stack for each thread: there are three for each connection."""
+"""Bytes of stack for each thread: there are two for each connection."""
 
 
 class ShapedLink(LocalServer):
@@ -80,74 +79,28 @@ class ShapedLink(LocalServer):
         return {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
-class _DelayLine:
-    """Pieces that wait until they are due, as many as are on their way at that rate. For two threads."""
+def _forward(source: socket.socket, target: socket.socket, delay_s: float, clock: Clock) -> None:
+    """Pass everything on until the end; the pace is the kernel's.
 
-    def __init__(self, delay_s: float, rate: int, clock: Clock) -> None:
-        self._delay_s = delay_s
-        self._capacity = int(delay_s * rate) + 2 * PIECE
-        self._clock = clock
-        self._held = 0
-        self._ended = False
-        self._pieces: deque[tuple[float, bytearray, int]] = deque()
-        self._free: list[bytearray] = []
-        self._changed = threading.Condition()
-
-    def receive(self, source: socket.socket) -> None:
-        """Take in what a socket receives until it ends."""
-        with contextlib.suppress(OSError):
-            while piece := self._empty_piece():
-                size = source.recv_into(piece)
-                if not size:
-                    break
-                with self._changed:
-                    self._pieces.append((self._clock.monotonic_s() + self._delay_s, piece, size))
-                    self._held += size
-                    self._changed.notify_all()
-        self.end()
-
-    def send(self, target: socket.socket) -> None:
-        """Send each piece when it is due, until the end."""
-        with contextlib.suppress(OSError):
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._pieces or self._ended)
-                    if not self._pieces:
-                        break
-                    due_s, piece, size = self._pieces.popleft()
-                wait_s = due_s - self._clock.monotonic_s()
-                if wait_s > 0:
-                    self._clock.sleep(wait_s)
-                with memoryview(piece) as view:
-                    target.sendall(view[:size])
-                with self._changed:
-                    self._held -= size
-                    self._free.append(piece)
-                    self._changed.notify_all()
-        self.end()
-        _end_of_stream(target)
-
-    def end(self) -> None:
-        """Let nothing more in; what is in still comes out."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def _empty_piece(self) -> bytearray | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._held < self._capacity or self._ended)
-            if self._ended:
-                return None
-            return self._free.pop() if self._free else bytearray(PIECE)
-
-
-def _forward(source: socket.socket, target: socket.socket) -> None:
-    """Pass everything on at once; the pace is the kernel's."""
+    Only what comes when nothing was there is held back for the delay. What is there already came meanwhile: it waits in
+    the receive buffer of the kernel, as on a line of that length.
+    """
     piece = memoryview(bytearray(PIECE))
     with contextlib.suppress(OSError):
         while size := source.recv_into(piece):
-            target.sendall(piece[:size])
+            clock.sleep(delay_s)
+            while size:
+                target.sendall(piece[:size])
+                size = _what_is_there(source, piece)
     _end_of_stream(target)
+
+
+def _what_is_there(source: socket.socket, piece: memoryview) -> int:
+    """Receive without waiting; return the number of bytes."""
+    try:
+        return source.recv_into(piece, 0, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0
 
 
 def _end_of_stream(target: socket.socket) -> None:
@@ -161,16 +114,10 @@ def _serve(client: socket.socket, upstream: tuple[str, int], delay_s: float, rat
         for end in (client, server):
             end.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        line = _DelayLine(delay_s, rate, SYSTEM_CLOCK)
-        others = [
-            threading.Thread(target=_forward, args=(client, server), daemon=True),
-            threading.Thread(target=line.send, args=(client,), daemon=True),
-        ]
-        for thread in others:
-            thread.start()
-        line.receive(server)
-        for thread in others:
-            thread.join()
+        to_server = threading.Thread(target=_forward, args=(client, server, 0.0, SYSTEM_CLOCK), daemon=True)
+        to_server.start()
+        _forward(server, client, delay_s, SYSTEM_CLOCK)
+        to_server.join()
 
 
 def _address(text: str) -> tuple[str, int]:
