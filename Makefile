@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= dir
 REQUIRE ?=
+WORKERS ?= 2
 REQUIRE_ARG := $(if $(REQUIRE),--require=$(REQUIRE))
 
 .PHONY: help demo demo-migration test test-fast test-long lint types unit servers bench lock clean
@@ -52,13 +53,13 @@ types: $(VENV)/dev.stamp  ## mypy --strict
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.stamp  ## unit tests, and the contracts on memory and local stores
-	$(BIN)/python -m pytest -q tests/unit tests/contract -m "not servers"
+	$(BIN)/python -m pytest -q -n $(WORKERS) tests/unit tests/contract -m "not servers"
 
 test-fast: lint types unit  ## lint, types, unit, contract on memory and local: under 90 s
 
 test: lint types servers  ## everything; REQUIRE=all makes a missing server a failure
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --cov --cov-report= $(REQUIRE_ARG)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --cov --cov-report= $(REQUIRE_ARG)
 	$(BIN)/python -m coverage report --skip-covered --fail-under=90
 	$(BIN)/python -m coverage report --include='backupagent/model/*,backupagent/transfer/*' --fail-under=100
 
