@@ -42,8 +42,8 @@ MAX_SURPLUS = 64 * 1024
 class _Answer(HTTPResponse):
     """An answer whose body comes with few system calls, however small the pieces are in which a link delivers it.
 
-    A socket with a timeout is asked again for each piece, which costs the interpreter's lock each time: 64 connections
-    over a shaped link took 0.6 CPU s more for each GiB. Here the kernel waits until the buffer is full.
+    A socket with a timeout is asked again for each piece, which costs the interpreter's lock each time. Here the kernel
+    waits until the buffer is full.
     """
 
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the parent's
