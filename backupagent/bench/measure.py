@@ -31,8 +31,8 @@ _WRITTEN = re.compile(rb"^write_bytes: (\d+)$", re.MULTILINE)
 
 READY = 3 * GiB
 """Bytes of free memory that are kept ready for a run: more than most contenders write. A virtual machine gives pages
-that are free back to its host, and getting one again costs as much as writing it five times: 2.9 s for the first GiB
-into a file here, 0.8 s for the second (2026-11-29). Otherwise that lottery is what is measured."""
+that are free back to its host, and pays to get one again: 1.1 GiB into a new file took 2.9 s here, into the same file
+once more 0.8 s (2026-11-29). Otherwise that lottery is what is measured."""
 
 CHUNK = 64 * MiB
 CHUNK_S = 0.1

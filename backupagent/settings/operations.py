@@ -76,7 +76,7 @@ class BenchKind(StrEnum):
 
 PROCESS_SIZE = 100 * MiB
 """What a process takes beside its buffers: interpreter, SDK, threads, connections, decompression. Measured over a far
-link (2026-11-29): 64 MiB with one large object, 83 MiB where gzip is looked into, 95 MiB with eleven large ones."""
+link (2026-11-29): 62 MiB with one large object, 83 MiB where gzip is looked into, 95 MiB with eleven large ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
