@@ -2,7 +2,7 @@
 
 Toxiproxy shapes and breaks links in tests, but passes pieces of 32 KiB through a channel: 4.1 CPU seconds for one GiB
 through two of its links, where the copy that is measured needs 3 (2026-11-29). Here the kernel paces the sending
-sockets, so that a thread moves large pieces: 1.3 CPU seconds (ADR 0015). What a client sees is the same:
+sockets, so that a thread moves large pieces: 1.2 CPU seconds (ADR 0015). What a client sees is the same:
 an answer comes one round trip later, no connection is faster than the rate, and connections are opened at once.
 
 ::
